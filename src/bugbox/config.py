@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of this host: `config.toml` in the state directory, overruled by `BUGBOX_*`.
+
+Read once, at the edge (`cli` or the keeper's start), and passed down as values.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+
+from bugbox.errors import UserError
+from bugbox.paths import Home
+
+__all__ = ["Settings", "load"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator may set. Each field is a key of config.toml and BUGBOX_<FIELD>."""
+
+    #: auto, qemu or firecracker.
+    driver: str = "auto"
+    #: auto, kvm or tcg. `auto` boots a probe before it trusts /dev/kvm.
+    accel: str = "auto"
+    #: auto, qcow2, snapshot, copy or overlay.
+    disk: str = "auto"
+    #: A Debian mirror's URL; empty: mmdebstrap's own default.
+    debian_mirror: str = ""
+    #: Name or path of the QEMU program.
+    qemu: str = "qemu-system-x86_64"
+    #: Multiplies every time-out that waits for a guest.
+    timeout_factor: float = 1.0
+    #: Where else puzzles are looked for: folders separated by ':'.
+    puzzles: str = ""
+    #: Seconds without a machine or a client after which the keeper ends.
+    keeper_idle: float = 300.0
+    #: First uid of the range QEMU runs under when bugbox is run by root; 0: stay root.
+    uid_base: int = 1_900_000_000
+    #: Key that opens the menu in `play`, as a caret name.
+    escape: str = "^]"
+
+
+def load(home: Home, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings; raise UserError naming file and key when one is wrong."""
+    values = _from_file(home.settings)
+    values.update(_from_environ(os.environ if environ is None else environ))
+    return Settings(**values)
+
+
+def _from_file(path: Path) -> dict[str, object]:
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from error
+    return {key: _checked(key, value, f"{path}: {key}") for key, value in raw.items()}
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for field in fields(Settings):
+        name = f"BUGBOX_{field.name.upper()}"
+        if environ.get(name):
+            found[field.name] = _checked(field.name, environ[name], name)
+    return found
+
+
+_CHOICES = {
+    "driver": ("auto", "qemu", "firecracker"),
+    "accel": ("auto", "kvm", "tcg"),
+    "disk": ("auto", "qcow2", "snapshot", "copy", "overlay"),
+}
+
+
+def _checked(key: str, value: object, where: str) -> object:
+    known = {field.name: field for field in fields(Settings)}
+    if key not in known:
+        near = get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known settings: {', '.join(known)}"
+        raise UserError(f"{where}: unknown setting", hint=hint)
+    wanted = type(known[key].default)
+    try:
+        result = wanted(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: expected {wanted.__name__}, got {value!r}") from None
+    if key in _CHOICES and result not in _CHOICES[key]:
+        raise UserError(f"{where}: expected one of {', '.join(_CHOICES[key])}, got {value!r}")
+    if wanted is float and not 0 < result < 1e6:
+        raise UserError(f"{where}: expected a number above 0, got {value!r}")
+    return result

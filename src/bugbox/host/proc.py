@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run programs: the only importer of subprocess.
+
+`run` waits for a program that ends; `spawn` starts one that outlives us, such as a VMM. Both take
+an argv list, never a shell; give a small, fixed environment; and put the program in a process
+group of its own, which is killed as a whole. Every `run` has a time limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bugbox.errors import CommandFailed, MissingTool
+
+__all__ = ["PACKAGES", "Completed", "Process", "find", "run", "spawn", "start_time"]
+
+log = logging.getLogger(__name__)
+
+#: Debian package that brings each program, for the hint of MissingTool.
+PACKAGES = {
+    "busybox": "busybox-static",
+    "docker": "docker.io",
+    "mke2fs": "e2fsprogs",
+    "mmdebstrap": "mmdebstrap",
+    "musl-gcc": "musl-tools",
+    "newuidmap": "uidmap",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "tar": "tar",
+    "unshare": "util-linux",
+    "zstd": "zstd",
+}
+
+# Debian keeps mke2fs and friends in sbin, which an ordinary user's PATH lacks.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A program that ended: its status and what it printed."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process told apart from a later one with the same pid by its start time (clock ticks)."""
+
+    pid: int
+    started: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process still runs (a zombie does not)."""
+        return start_time(self.pid) == self.started
+
+    def kill(self, signo: int = signal.SIGKILL) -> None:
+        """Send a signal, if it is still this process. A pidfd keeps the check and the kill one."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if self.alive:
+                signal.pidfd_send_signal(pidfd, signo)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+
+    def wait_gone(self, timeout: float) -> bool:
+        """Wait until it has ended; reap it if it is our child. False when time ran out."""
+        deadline = time.monotonic() + timeout
+        while self.alive:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+        return True
+
+
+def start_time(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat (see proc(5)), or None: no such process, or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command's name stands in parentheses and may hold anything, so count from the last one.
+    after = stat[stat.rindex(")") + 2 :].split()
+    return None if after[0] in "ZX" else int(after[19])
+
+
+def find(program: str) -> str:
+    """Return the program's absolute path; raise MissingTool with the package that brings it."""
+    if "/" in program:
+        if os.access(program, os.X_OK):
+            return program
+        raise MissingTool(f"{program} is not a program that can be run")
+    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:{_PATH}")
+    if found is None:
+        package = PACKAGES.get(program)
+        raise MissingTool(
+            f"{program} is not installed",
+            hint=f"apt-get install {package}" if package else None,
+        )
+    return found
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    path = os.environ.get("PATH", "")
+    kept = {name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ}
+    proxies = {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")}
+    return {**kept, **proxies, "PATH": f"{path}:{_PATH}", "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    ok: Collection[int] = (0,),
+    pass_fds: Collection[int] = (),
+    stdout: IO[bytes] | int = subprocess.PIPE,
+) -> Completed:
+    """Run a program to its end.
+
+    Raises CommandFailed when its status is not in `ok` or `timeout` seconds pass (its whole
+    process group is then killed, as it is when we are interrupted), MissingTool when it is not
+    there.
+    """
+    command = [find(str(argv[0])), *(str(arg) for arg in argv[1:])]
+    log.debug("+ %s", shlex.join(command))
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=_environment(env),
+        cwd=cwd,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+    ) as child:
+        try:
+            out, err = child.communicate(input, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _kill_group(child.pid)
+            _, err = child.communicate()
+            raise CommandFailed(command, None, err.decode(errors="replace")) from None
+        except BaseException:
+            _kill_group(child.pid)
+            raise
+    stderr = err.decode(errors="replace")
+    if child.returncode not in ok:
+        raise CommandFailed(command, child.returncode, stderr)
+    return Completed(status=child.returncode, stdout=out or b"", stderr=stderr)
+
+
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    log_file: Path,
+    pass_fds: Collection[int] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    uid: int | None = None,
+) -> Process:
+    """Start a program that outlives us, in a session of its own, its output in `log_file`.
+
+    With `uid` (root only) it runs as that user and group, with no supplementary groups.
+    """
+    command = [find(str(argv[0])), *(str(arg) for arg in argv[1:])]
+    log.debug("+ %s &", shlex.join(command))
+    with log_file.open("ab") as output:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=_environment(env),
+            cwd=cwd,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
+        )
+    # Popen would warn about a child that still runs when it is collected; ours is meant to.
+    child.returncode = 0
+    return Process(pid=child.pid, started=start_time(child.pid) or 0)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every VMM driver offers, and what a machine is to the rest of bugbox.
+
+`tests/contract` has the suite that each driver must pass, the fake included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from bugbox.host.proc import Process
+from bugbox.machine.lifeline.shell import Lifeline
+from bugbox.machine.spec import MachineSpec
+from bugbox.machine.state import State
+
+__all__ = ["Abilities", "Driver", "Machine"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What a driver can do: data, not exceptions."""
+
+    pause: bool
+    clone: bool
+    accelerated: bool
+
+
+class Machine(Protocol):
+    """One machine that lives in a process of its own and outlives us."""
+
+    spec: MachineSpec
+    #: The VMM's process.
+    process: Process
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is off, stalled or failed; empty otherwise."""
+
+    @property
+    def lifeline(self) -> Lifeline:
+        """The agent in the guest. The same object across a guest's reboot and a reconnect."""
+
+    def watch(self, callback: Callable[[State], None]) -> None:
+        """Call `callback` with every new state, in the event loop."""
+
+    async def wait_lifeline(self) -> None:
+        """Wait for the lifeline's hello of this boot; BootFailed (with console lines) or MachineLost."""
+
+    async def reached(self, target: State) -> None:
+        """The session says what only it can know: READY after a boot."""
+
+    async def pause(self) -> None:
+        """Stop the virtual CPUs."""
+
+    async def resume(self) -> None:
+        """Let them run on (also after STALLED)."""
+
+    async def reset(self) -> None:
+        """Boot it again on the same disk (from OFF, or when the guest no longer answers)."""
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End it: ask the guest, then the VMM, then kill. Its process is gone afterwards."""
+
+    async def release(self) -> None:
+        """Let go of its sockets without ending it: another process may adopt it."""
+
+
+class Driver(Protocol):
+    """One way of running machines."""
+
+    name: str
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do on this host."""
+
+    async def boot(self, spec: MachineSpec, started: Callable[[Process], None]) -> Machine:
+        """Start the VMM and connect; `started` is called with its process before anything else.
+
+        Returns in state BOOTING; the caller then awaits `wait_lifeline`. On failure the VMM is
+        gone.
+        """
+
+    async def adopt(self, spec: MachineSpec, process: Process) -> Machine:
+        """Take over a machine whose keeper died; MachineLost when it is gone."""
