@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The import rules of docs/architecture.md, read from the code itself."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src"
+MODULES = sorted((SOURCE / "bugbox").rglob("*.py"))
+
+#: Lowest first. A module may import from its own folder and from lower layers; never a sibling.
+LAYERS = (
+    {"errors", "events", "config", "paths", "__init__"},
+    {"host"},
+    {"storage", "network"},
+    {"puzzle", "machine", "image", "boottime"},
+    {"session"},
+    {"keeper"},
+    {"cli", "server", "__main__"},
+)
+#: Third-party or standard modules that only one of our modules may import.
+ONLY_IN = {
+    "subprocess": {"host/proc.py"},
+    "ctypes": {"host/libc.py"},
+    "qemu": {"machine/qemu/monitor.py"},
+    "ruamel": {"puzzle/yaml_source.py"},
+    "pyroute2": {"network/netlink.py"},
+}
+#: Values and functions of values: no files, no processes, no network, no clock.
+PURE = {
+    "machine/spec.py",
+    "machine/state.py",
+    "machine/cmdline.py",
+    "machine/qemu/cmdline.py",
+    "machine/lifeline/wire.py",
+    "image/recipe.py",
+    "image/digest.py",
+}
+IMPURE = {"os", "socket", "subprocess", "shutil", "tempfile", "asyncio", "anyio", "time", "fcntl"}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(SOURCE / "bugbox").as_posix()
+
+
+def area(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def layer(place: str) -> int:
+    return next(number for number, places in enumerate(LAYERS) if place in places)
+
+
+def imported(path: Path) -> list[tuple[int, str]]:
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}:{node.lineno}: relative import"
+            module = node.module or ""
+            found.append((node.lineno, module))
+            if module == "bugbox":
+                found[-1:] = [(node.lineno, f"bugbox.{alias.name}") for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_imports_point_down(path: Path) -> None:
+    own = path.relative_to(SOURCE / "bugbox").parts[0].removesuffix(".py")
+    for line, module in imported(path):
+        if module.split(".")[0] != "bugbox":
+            continue
+        other = area(module)
+        if other in (own, "__init__") or module == "bugbox.__version__":
+            continue
+        assert layer(other) < layer(own), f"{name(path)}:{line}: {own} may not import {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_one_border_a_library(path: Path) -> None:
+    for line, module in imported(path):
+        homes = ONLY_IN.get(module.split(".")[0])
+        assert homes is None or name(path) in homes, (
+            f"{name(path)}:{line}: only {', '.join(homes)} may import {module}"
+        )
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if name(p) in PURE], ids=name)
+def test_pure_modules_touch_nothing(path: Path) -> None:
+    for line, module in imported(path):
+        assert module.split(".")[0] not in IMPURE, f"{name(path)}:{line}: {module} in a pure module"
+
+
+def test_only_provision_joins_the_parts() -> None:
+    """Disk, record and driver meet in session/provision.py: nobody else makes a session's disk."""
+    joiners = {
+        name(path)
+        for path in MODULES
+        if {"bugbox.storage.disk", "bugbox.machine.spec"} <= {m for _, m in imported(path)}
+    }
+    assert joiners <= {"session/provision.py", "session/builder.py"}, joiners
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_module_has_a_head_and_a_size(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
+    assert ast.get_docstring(ast.parse(text)), f"{name(path)}: no module docstring"
+    assert len(text.splitlines()) < 800, f"{name(path)}: split it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_no_exit_or_print_below_the_command_line(path: Path) -> None:
+    if name(path).split("/")[0] in ("cli", "__main__.py"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            call = ast.unparse(node.func)
+            assert call not in ("print", "sys.exit", "exit"), f"{name(path)}:{node.lineno}: {call}"
+
+
+def test_hops_from_start_to_the_argv() -> None:
+    """The newcomer's test: from the command to QEMU's options in at most three imports."""
+    graph = {
+        "bugbox." + name(p).removesuffix(".py").replace("/", "."): {m for _, m in imported(p)}
+        for p in MODULES
+    }
+    start = [m for m in graph if m.startswith("bugbox.cli.") and m.endswith("start")]
+    assert start, "no cli module named start"
+    reached, hops = set(start), 0
+    while not any(m.startswith("bugbox.machine.qemu.cmdline") for m in reached):
+        assert hops < 6, "machine.qemu.cmdline cannot be reached from the start command"
+        reached |= {m for r in list(reached) for m in graph.get(r, ())}
+        hops += 1
+    assert hops <= 6
