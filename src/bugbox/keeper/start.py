@@ -24,6 +24,7 @@ __all__ = ["connect", "locked", "retire", "try_connect"]
 #: Seconds until a keeper that was just started must listen: it may share a busy core.
 _START_TIMEOUT = 60.0
 _RETIRE_TIMEOUT = 300.0
+_CHUNK = 1 << 16
 
 
 def retire(home: Home) -> None:
@@ -47,6 +48,7 @@ def retire(home: Home) -> None:
 
 
 def connect(home: Home, *, start: bool) -> socket.socket:
+    """Connect to the keeper; start one when none listens, or raise KeeperGone."""
     sock = try_connect(home)
     if sock is not None:
         return sock
@@ -65,6 +67,7 @@ def connect(home: Home, *, start: bool) -> socket.socket:
 
 
 def try_connect(home: Home) -> socket.socket | None:
+    """Connect to the keeper that listens, or return None."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(str(home.keeper_socket))
@@ -106,6 +109,7 @@ def _still_starting(home: Home, child: int) -> int:
 
 
 def locked(home: Home) -> bool:
+    """Whether a keeper lives: its lock is taken."""
     try:
         fd = os.open(home.keeper_lock, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
