@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a session holds, on disk, before it is taken.
+
+`record.json` is replaced as a whole and synced, so a reader sees the old one or the new one,
+never a half. Whoever holds a session's machine holds the lock beside it; the kernel drops the lock
+when that process dies, however it dies. So anybody may tell three cases apart:
+
+    locked                    somebody keeps this machine: leave it alone
+    not locked, handed over   its keeper died: adopt it
+    not locked, otherwise     somebody died while making or ending it: the reaper gives all back
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from bugbox.errors import NotFound, StateError
+from bugbox.host.proc import Process
+from bugbox.paths import Home, SessionPaths
+
+__all__ = [
+    "FORMAT",
+    "Ledger",
+    "Phase",
+    "Record",
+    "abandoned",
+    "claim",
+    "host_boot_id",
+    "ids",
+    "load",
+    "load_all",
+    "take_over",
+]
+
+#: Changes when an older record can no longer be understood.
+FORMAT = 1
+#: Without i, l, o, 0 and 1, which look alike on a screen.
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+#: A socket's path has 107 bytes at most, and the name is part of it.
+_NAME_LIMIT = 40
+
+
+class Phase(StrEnum):
+    """Who is responsible for a session's things when nobody has it locked."""
+
+    #: Being made; never seen by a learner. The reaper takes it back.
+    MAKING = "making"
+    #: Handed over; there may be work in it. Only its owner ends it.
+    HANDED_OVER = "handed over"
+    #: Its owner said stop. The reaper finishes that.
+    ENDING = "ending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Everything that must survive the process that made the session."""
+
+    id: str
+    format: int = FORMAT
+    phase: Phase = Phase.MAKING
+    #: The puzzle's name, or the image's for a bare machine.
+    puzzle: str
+    #: The puzzle's folder; empty for a bare machine.
+    folder: str = ""
+    title: str = ""
+    user: str = "learner"
+    driver: str = "qemu"
+    disk: str = "qcow2"
+    #: The machine's description, as `spec_to_json` writes it; empty until it is known.
+    spec: dict[str, Any] = field(default_factory=dict)
+    #: What was taken, in order: "sockets", "disk", "vmm". Given back in the opposite order.
+    holds: tuple[str, ...] = ()
+    #: The VMM: pid, start time in ticks, and the host's boot id, without which a pid means nothing.
+    pid: int = 0
+    pid_started: int = 0
+    host_boot: str = ""
+    #: Last state of the machine that we know of (machine.state), and why.
+    state: str = "created"
+    reason: str = ""
+    #: Wall clock, seconds since 1970, for people.
+    started: float = 0.0
+    timings_ms: dict[str, int] = field(default_factory=dict)
+    degraded: tuple[str, ...] = ()
+    boots: int = 0
+    checks_run: int = 0
+    checks_failed: int = 0
+    hints: tuple[int, ...] = ()
+    gave_up: bool = False
+    #: Seconds from `started` to the first check that passed; 0 while unsolved.
+    solved_after: float = 0.0
+
+    @property
+    def process(self) -> Process | None:
+        """The VMM's process; None when there never was one or the host has booted since."""
+        if not self.pid or self.host_boot != host_boot_id():
+            return None
+        return Process(pid=self.pid, started=self.pid_started)
+
+
+class Ledger:
+    """A session's record together with its lock: the only way to change one."""
+
+    def __init__(self, paths: SessionPaths, record: Record, lock: int) -> None:
+        self.paths = paths
+        self._record = record
+        self._lock = lock
+
+    @property
+    def record(self) -> Record:
+        """What was last written."""
+        return self._record
+
+    def write(self, **changes: Any) -> Record:
+        """Change fields; on disk when this returns."""
+        record = dataclasses.replace(self._record, **changes)
+        _replace(self.paths.record, json.dumps(dataclasses.asdict(record), indent=1).encode())
+        self._record = record
+        return record
+
+    def hold(self, what: str) -> None:
+        """Write down that `what` is about to be taken."""
+        if what not in self._record.holds:
+            self.write(holds=(*self._record.holds, what))
+
+    def gave_back(self, what: str) -> None:
+        """Write down that `what` is gone."""
+        self.write(holds=tuple(held for held in self._record.holds if held != what))
+
+    def process_started(self, process: Process) -> None:
+        """Write down the VMM: called by the driver before it does anything else with it."""
+        self.write(pid=process.pid, pid_started=process.started, host_boot=host_boot_id())
+
+    def close(self) -> None:
+        """Let go of the lock; the session stays as it is."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def claim(home: Home, name: str, **fields: Any) -> Ledger:
+    """Make a session's folder under a fresh id, locked, with a record in it."""
+    home.prepare()
+    while True:
+        suffix = "".join(secrets.choice(_ALPHABET) for _ in range(4))
+        paths = home.session(f"{name[:_NAME_LIMIT]}-{suffix}")
+        try:
+            paths.root.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        lock = _try_lock(paths)
+        if lock is None:  # the reaper came between the two and removed the empty folder
+            continue
+        record = Record(id=paths.root.name, puzzle=name, host_boot=host_boot_id(), **fields)
+        ledger = Ledger(paths, record, lock)
+        ledger.write()
+        return ledger
+
+
+def load(home: Home, id: str) -> Record:
+    """Read a session's record without its lock; NotFound when there is none."""
+    try:
+        raw = json.loads(home.session(id).record.read_bytes())
+        known = {each.name for each in dataclasses.fields(Record)}
+        raw = {key: value for key, value in raw.items() if key in known}
+        for key in ("holds", "degraded", "hints"):
+            raw[key] = tuple(raw.get(key, ()))
+        return Record(**{**raw, "phase": Phase(raw["phase"])})
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"no session {id}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise StateError(f"{home.session(id).record}: cannot be read: {error}") from error
+
+
+def load_all(home: Home) -> Iterator[Record]:
+    """Read the records of all sessions, oldest first; skip what cannot be read."""
+    found = []
+    for id in ids(home):
+        try:
+            found.append(load(home, id))
+        except (NotFound, StateError):
+            continue
+    yield from sorted(found, key=lambda record: record.started)
+
+
+def ids(home: Home) -> list[str]:
+    """Names of all session folders."""
+    try:
+        return sorted(entry.name for entry in home.sessions.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def take_over(home: Home, id: str) -> Ledger | None:
+    """Lock a session whose keeper is gone; None when somebody keeps it. NotFound, StateError."""
+    paths = home.session(id)
+    lock = _try_lock(paths)
+    if lock is None:
+        return None
+    try:
+        return Ledger(paths, load(home, id), lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+@contextmanager
+def abandoned(home: Home, id: str) -> Iterator[bool]:
+    """Hold the lock of a session's folder, record or not; False when somebody else has it."""
+    lock = _try_lock(home.session(id))
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def host_boot_id() -> str:
+    """This boot of the host: a pid of another boot names nobody."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _try_lock(paths: SessionPaths) -> int | None:
+    """Lock the folder's lock file; None when it is taken, or the folder was removed meanwhile."""
+    try:
+        fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(paths.lock).st_ino == os.fstat(fd).st_ino:  # noqa: PTH116 (beside fstat)
+            return fd
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(fd)
+    return None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    new = path.with_name(path.name + ".new")
+    with new.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
