@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the types of puzzle.yaml's keys are made of: converters, limits and their words.
+
+A converter raises an error of kind `expected` (its text completes "expected …") or `not_yet`.
+`key` declares a field with all that the reference page and the JSON Schema say about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from bugbox.puzzle.quantity import format_duration, format_size, parse_duration, parse_size
+
+__all__ = [
+    "DURATION",
+    "NEVER",
+    "SIZE",
+    "BaseName",
+    "CheckId",
+    "Count",
+    "Flag",
+    "Line",
+    "PuzzleName",
+    "RelativePath",
+    "UserName",
+    "between",
+    "key",
+    "lasting",
+    "later",
+    "limited",
+    "sized",
+]
+
+
+def problem(kind: str, text: str) -> PydanticCustomError:
+    """Make the error a converter raises; `text` may hold braces."""
+    return PydanticCustomError(kind, "{text}", {"text": text})
+
+
+def _refuse(value: object) -> object:
+    raise problem("not_yet", "not supported yet")
+
+
+#: On a key that nothing reads in this version.
+NEVER = BeforeValidator(_refuse)
+#: How sizes and durations look in the JSON Schema, which sees the text and not the number.
+SIZE = WithJsonSchema({"type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB)$"})
+DURATION = WithJsonSchema({"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"})
+
+
+def later(*values: str) -> AfterValidator:
+    """Refuse `values`, which a later version honours."""
+
+    def refuse(value: object) -> object:
+        if value in values:
+            raise problem("not_yet", f"{value} is not supported yet")
+        return value
+
+    return AfterValidator(refuse)
+
+
+def sized(low: int, high: int) -> BeforeValidator:
+    """Convert `256MiB` to bytes within the limits."""
+    return _quantity(parse_size, format_size, low, high, "a size with its unit, such as 256MiB")
+
+
+def lasting(low: float, high: float) -> BeforeValidator:
+    """Convert `1m30s` to seconds within the limits."""
+    example = "a duration with its unit, such as 10s or 5m"
+    return _quantity(parse_duration, format_duration, low, high, example)
+
+
+def _quantity(
+    parse: Callable[[str], Any],
+    write: Callable[[Any], str],
+    low: float,
+    high: float,
+    example: str,
+) -> BeforeValidator:
+    def convert(value: object) -> object:
+        try:
+            number = parse(value) if isinstance(value, str) else None
+        except ValueError:
+            number = None
+        if number is None:
+            raise problem("expected", example)
+        if not low <= number <= high:
+            raise problem(
+                "expected", f"{example.split(' with')[0]} from {write(low)} to {write(high)}"
+            )
+        return number
+
+    return BeforeValidator(convert)
+
+
+def between(low: float, high: float, write: Callable[[Any], str] = str) -> str:
+    """Word two limits for the reference page."""
+    return f"{write(low)} to {write(high)}"
+
+
+def key(
+    kind: str, text: str, *, reader: str = "", default: Any = ..., shown: str | None = None
+) -> Any:
+    """Declare a key: its type in words, what it means, who reads it ("" = nobody yet).
+
+    `shown` is the default as an author would write it, where the value does not say it.
+    """
+    extra: dict[str, Any] = {"x-kind": kind, "x-read-by": reader or "nothing yet"}
+    if shown is not None:
+        extra["x-default"] = shown
+    words = text if reader else f"Not supported yet. {text}"
+    return Field(default, description=words, json_schema_extra=extra)
+
+
+def _relative(value: str) -> str:
+    parts = value.split("/")
+    if value.startswith(("/", "~")):
+        raise problem("expected", "a path inside the puzzle's folder, not an absolute one")
+    if ".." in parts:
+        raise problem("expected", "a path inside the puzzle's folder, without '..'")
+    if not all(parts) or "." in parts or not value.isprintable():
+        raise problem("expected", "a plain path such as checks/space.sh")
+    return value
+
+
+def _base(value: str) -> str:
+    name, at, digest = value.partition("@")
+    if name != "debian-12":
+        raise problem("expected", "debian-12, the only base image of this version")
+    hex_digits = digest.removeprefix("sha256:")
+    pinned = digest.startswith("sha256:") and len(hex_digits) == 64
+    if at and not (pinned and set(hex_digits) <= set("0123456789abcdef")):
+        raise problem("expected", "debian-12, or debian-12@sha256: and 64 hex digits")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise problem("expected", "one line of text")
+    return value
+
+
+def limited(low: int, high: int) -> AfterValidator:
+    """Keep a whole number within the limits."""
+
+    def limit(value: int) -> int:
+        if not low <= value <= high:
+            raise problem("expected", f"a whole number from {low} to {high}")
+        return value
+
+    return AfterValidator(limit)
+
+
+Line = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
+RelativePath = Annotated[str, Field(max_length=200), AfterValidator(_relative)]
+PuzzleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")]
+CheckId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+BaseName = Annotated[str, AfterValidator(_base)]
+Flag = StrictBool
+Count = StrictInt

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keys of puzzle.yaml as types: pure values, no file is looked at here.
+
+`docs/reference/puzzle-format.md` and the published JSON Schema are made from these classes. A key
+marked NEVER is known, and refused: nothing in this version honours it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bugbox.puzzle.keys import (
+    DURATION,
+    NEVER,
+    SIZE,
+    BaseName,
+    CheckId,
+    Count,
+    Flag,
+    Line,
+    PuzzleName,
+    RelativePath,
+    UserName,
+    between,
+    key,
+    lasting,
+    later,
+    limited,
+    sized,
+)
+from bugbox.puzzle.quantity import format_duration, format_size
+
+__all__ = ["CheckEntry", "HintEntry", "Machine", "Manifest", "User"]
+
+_MEMORY = (128 << 20, 16 << 30)
+_DISK = (1 << 30, 64 << 30)
+_BOOT_TIMEOUT = (1, 1800)
+_BUILD_TIMEOUT = (1, 7200)
+_CHECK_TIMEOUT = (1, 600)
+_VCPUS = (1, 8)
+
+
+class Model(BaseModel):
+    """Frozen, and without room for a key nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Author(Model):
+    """Somebody to thank."""
+
+    name: Line = key("text", "The author's name.", reader="show")
+    url: Line | None = key("text", "A page of the author's.", reader="show", default=None)
+    email: Line | None = key("text", "Where to write to.", reader="show", default=None)
+
+
+class ExtraDisk(Model):
+    """A further block device."""
+
+    name: Line = key("text", "Its name.")
+    size: Annotated[int, sized(1 << 20, 64 << 30), SIZE] = key("size", "Its size.")
+    fs: Line | None = key("text", "Its filesystem.", default=None)
+    mkfs: tuple[Line, ...] = key("list of text", "Further mkfs options.", default=())
+    mount: Line | None = key("text", "Where it is mounted.", default=None)
+
+
+class Machine(Model):
+    """The virtual machine."""
+
+    vcpus: Annotated[Count, limited(*_VCPUS)] = key(
+        between(*_VCPUS), "Virtual CPUs.", reader="session", default=1
+    )
+    memory: Annotated[int, sized(*_MEMORY), SIZE] = key(
+        f"size, {between(*_MEMORY, format_size)}",
+        "Memory.",
+        reader="session",
+        default=256 << 20,
+        shown="256MiB",
+    )
+    disk: Annotated[int, sized(*_DISK), SIZE] = key(
+        f"size, {between(*_DISK, format_size)}",
+        "Size of the root filesystem's disk.",
+        reader="session",
+        default=2 << 30,
+        shown="2GiB",
+    )
+    disks: Annotated[tuple[ExtraDisk, ...], NEVER] = key("list", "Further disks.", default=())
+
+
+class Network(Model):
+    """What the machine may reach."""
+
+    egress: Annotated[
+        Literal["none", "dns", "full", "allowlist"], later("dns", "full", "allowlist")
+    ] = key(
+        "`none`",
+        "What the machine may reach outside. `dns`, `full` and `{allow: [...]}` come later.",
+        reader="session",
+        default="none",
+    )
+    hosts: Annotated[dict[str, Line], NEVER] = key("mapping", "Names it resolves.", default={})
+
+
+class Build(Model):
+    """How the layer is made."""
+
+    script: RelativePath | None = key(
+        "path", "Makes the layer.", reader="build", default=None, shown="build.sh, if there"
+    )
+    timeout: Annotated[float, lasting(*_BUILD_TIMEOUT), DURATION] = key(
+        f"duration, {between(*_BUILD_TIMEOUT, format_duration)}",
+        "How long the script may take.",
+        reader="build",
+        default=300.0,
+        shown="5m",
+    )
+    network: Annotated[Flag, NEVER] = key("flag", "Whether it reaches a network.", default=False)
+    inputs: Annotated[tuple[RelativePath, ...], NEVER] = key(
+        "list of paths", "Further folders it gets; `files` always comes along.", default=()
+    )
+    keep: Annotated[tuple[Line, ...], NEVER] = key(
+        "list of paths", "Paths of the guest that would be left out of the layer.", default=()
+    )
+
+
+class Boot(Model):
+    """How the machine comes up."""
+
+    script: RelativePath | None = key(
+        "path", "Runs at every boot.", reader="session", default=None, shown="boot.sh, if there"
+    )
+    ready: RelativePath | None = key(
+        "path",
+        "Ends with 0 when the machine is broken as told.",
+        reader="session",
+        default=None,
+        shown="ready.sh, if there",
+    )
+    timeout: Annotated[float, lasting(*_BOOT_TIMEOUT), DURATION] = key(
+        f"duration, {between(*_BOOT_TIMEOUT, format_duration)}",
+        "From power-on until the machine is ready.",
+        reader="session",
+        default=60.0,
+        shown="1m",
+    )
+
+
+class User(Model):
+    """The learner's account."""
+
+    name: UserName = key("user name", "Whom terminals log in.", reader="session", default="learner")
+    sudo: Annotated[Literal["full", "limited", "none"], later("limited", "none")] = key(
+        "`full`", "What sudo lets the learner do.", reader="image", default="full"
+    )
+    shell: Annotated[Line | None, NEVER] = key("path", "The login shell.", default=None)
+
+
+class Access(Model):
+    """Ways in."""
+
+    ssh: Flag = key("flag", "SSH at the host.", default=True)
+    console: Flag = key("flag", "The serial console.", default=True)
+    terminals: Count = key("number", "How many terminals at once.", default=4)
+
+
+class Port(Model):
+    """A port that `forward` and `serve` may open."""
+
+    name: Line = key("text", "Its name.")
+    port: Annotated[Count, limited(1, 65535)] = key(between(1, 65535), "TCP port in the guest.")
+    protocol: Literal["tcp", "http"] = key("`tcp` or `http`", "What it speaks.", default="tcp")
+    path: Line | None = key("text", "Path of its page.", default=None)
+    show: Flag = key("flag", "Whether the learner is told.", default=False)
+
+
+class Variant(Model):
+    """A value that differs from session to session."""
+
+    pick: tuple[Line, ...] | None = key("list of text", "One of these.", default=None)
+    random: Literal["hex", "digits", "word"] | None = key("`hex`…", "Drawn.", default=None)
+    bytes: Annotated[Count, limited(1, 64)] = key(between(1, 64), "How long.", default=8)
+
+
+class Probe(Model):
+    """A check made through the machine's network card."""
+
+    http: Line | None = key("URL", "What is asked for.", default=None)
+    tcp: Annotated[Count | None, Field()] = key("port", "What must answer.", default=None)
+    dns: Line | None = key("name", "What must resolve.", default=None)
+
+
+class CheckEntry(Model):
+    """One assertion about the machine."""
+
+    id: CheckId = key("slug", "Its name in `needs` and in reports; unique.", reader="check")
+    title: Line = key("text", "What is true when it passes.", reader="check")
+    run: RelativePath = key("path", "Its script.", reader="check")
+    user: UserName = key("user name", "Who runs it in the guest.", reader="check", default="root")
+    timeout: Annotated[float, lasting(*_CHECK_TIMEOUT), DURATION] = key(
+        f"duration, {between(*_CHECK_TIMEOUT, format_duration)}",
+        "Afterwards it counts as broken.",
+        reader="check",
+        default=10.0,
+        shown="10s",
+    )
+    needs: tuple[CheckId, ...] = key(
+        "list of check ids", "Skipped unless these passed.", reader="check", default=()
+    )
+    where: Annotated[Literal["guest", "clone", "outside"], later("outside")] = key(
+        "`guest` or `clone`",
+        "`clone` is skipped for now, which leaves the result open. `outside` comes later.",
+        reader="check",
+        default="guest",
+    )
+    after: Literal["reboot"] | None = key(
+        "`reboot`", "What happens to the clone first.", reader="check", default=None
+    )
+    probe: Annotated[Probe | None, NEVER] = key("mapping", "With `outside`.", default=None)
+
+
+class CheckPolicy(Model):
+    """When checks run."""
+
+    trigger: Literal["manual", "auto"] = key("`manual` or `auto`", "By whom.", default="manual")
+    min_interval: Annotated[float, lasting(0, 3600), DURATION] = key(
+        "duration", "The shortest time between two.", default=0.0
+    )
+    show_failures: Literal["first", "all"] = key("`first` or `all`", "How many.", default="all")
+    mode: Literal["level", "edge"] = key(
+        "`level` or `edge`", "Whether it can unhappen.", default="level"
+    )
+
+
+class HintEntry(Model):
+    """One step of help."""
+
+    title: Line = key("text", "What it helps with; no spoiler.", reader="hint")
+    file: RelativePath = key("path", "Its text, Markdown.", reader="hint")
+    not_before: Annotated[float, lasting(0, 86400), DURATION] = key(
+        "duration",
+        "Meant for after this time; binds nobody on one's own machine.",
+        reader="hint",
+        default=0.0,
+        shown="0s",
+    )
+    not_before_checks: Annotated[Count, limited(0, 1000)] = key(
+        between(0, 1000), "Meant for after this many failed checks.", reader="hint", default=0
+    )
+    cost: Annotated[Count, limited(0, 1000)] = key(
+        between(0, 1000), "Points it costs; told, not kept.", reader="hint", default=0
+    )
+
+
+class Solution(Model):
+    """The reference solution."""
+
+    script: RelativePath | None = key(
+        "path", "Solves it.", reader="play --demo", default=None, shown="solve.sh, if there"
+    )
+    walkthrough: RelativePath | None = key(
+        "path",
+        "The solution, told.",
+        reader="solution",
+        default=None,
+        shown="solution.md, if there",
+    )
+    alternatives: Annotated[RelativePath | None, NEVER] = key(
+        "path", "Another folder than `solve.d`.", default=None
+    )
+    reveal: Annotated[Literal["solved_or_given_up"], NEVER] = key(
+        "`solved_or_given_up`", "When it is shown.", default="solved_or_given_up"
+    )
+
+
+class SessionLimits(Model):
+    """Limits of time, under `serve`."""
+
+    duration: Annotated[float | None, DURATION] = key("duration", "How long.", default=None)
+    extend: Annotated[float | None, DURATION] = key("duration", "By how much.", default=None)
+    deadline: Annotated[float | None, DURATION] = key("duration", "At most.", default=None)
+    idle: Annotated[float | None, DURATION] = key("duration", "Until paused.", default=None)
+    pausable: Flag = key("flag", "Whether it may be paused.", default=True)
+
+
+class Scoring(Model):
+    """Points, under `serve`."""
+
+    points: Count = key("number", "For a solution.", default=0)
+    first_try_bonus: Count = key("number", "On top, without a failed check.", default=0)
+
+
+class TestPlan(Model):
+    """How `test` goes about it."""
+
+    repeat: Count = key("number", "How often each solution runs.", default=1)
+    boot_budget: Annotated[float | None, DURATION] = key("duration", "For a boot.", default=None)
+    wrong: RelativePath | None = key("path", "Another folder than `wrong.d`.", default=None)
+    forbid_text_in_guest: tuple[Line, ...] = key("list of text", "Searched for.", default=())
+
+
+class Manifest(Model):
+    """puzzle.yaml."""
+
+    format: Literal[1] = Field(
+        alias="schema",
+        description="Version of this format.",
+        json_schema_extra={"x-kind": "`1`", "x-read-by": "every command"},
+    )
+    name: PuzzleName = key("slug", "The folder's name.", reader="every command")
+    title: Line = key("text", "What a learner sees first.", reader="list, show, play")
+    summary: Line = key("text", "One sentence for the catalogue.", reader="list, show")
+    checks: Annotated[tuple[CheckEntry, ...], Field(min_length=1, max_length=64)] = key(
+        "list, 1 to 64", "What must be true of a solved machine.", reader="check"
+    )
+    version: Line | None = key("text, quoted", "Yours to count.", reader="show", default=None)
+    description: RelativePath = key(
+        "path",
+        "What the learner reads: symptom, goal, rules.",
+        reader="show, play",
+        default="description.md",
+    )
+    difficulty: Literal["easy", "medium", "hard", "expert"] | None = key(
+        "`easy`, `medium`, `hard` or `expert`", "How hard.", reader="list, show", default=None
+    )
+    estimated_time: Annotated[float | None, lasting(0, 86400), DURATION] = key(
+        "duration", "How long a learner needs.", reader="list, show", default=None
+    )
+    categories: tuple[Line, ...] = key("list of text", "Subjects.", reader="show", default=())
+    tags: tuple[Line, ...] = key("list of text", "Words to find it by.", reader="show", default=())
+    skills: tuple[Line, ...] = key("list of text", "What it teaches.", reader="show", default=())
+    authors: tuple[Author, ...] = key("list", "Who made it.", reader="show", default=())
+    license: Line | None = key("text", "SPDX identifier.", reader="show", default=None)
+    inspired_by: Line | None = key("text", "A real incident.", reader="show", default=None)
+    language: Line = key("text", "Language of its texts.", reader="show", default="en")
+    base: BaseName = key(
+        "`debian-12`, or `debian-12@sha256:…`",
+        "The image beneath; with a digest, that very one.",
+        reader="build, session",
+        default="debian-12",
+    )
+    kernel: Annotated[Line | None, NEVER] = key("text", "A kernel's version.", default=None)
+    arch: tuple[Literal["x86_64"], ...] = key(
+        "list of `x86_64`", "Where it runs.", reader="lint", default=("x86_64",), shown="[x86_64]"
+    )
+    machine: Machine = key("mapping", "The virtual machine.", reader="session", default=Machine())
+    network: Network = key("mapping", "Networks.", reader="session", default=Network())
+    build: Build = key("mapping", "The layer.", reader="build", default=Build())
+    boot: Boot = key("mapping", "The way up.", reader="session", default=Boot())
+    user: User = key("mapping", "The learner's account.", reader="session", default=User())
+    guest_client: Flag = key(
+        "flag", "Whether `bugbox` can be typed in the guest.", reader="session", default=True
+    )
+    access: Annotated[Access, NEVER] = key("mapping", "Ways in.", default=Access())
+    ports: Annotated[tuple[Port, ...], NEVER] = key("list", "Ports to open.", default=())
+    variants: Annotated[dict[str, Variant], NEVER] = key("mapping", "Values.", default={})
+    check_policy: Annotated[CheckPolicy, NEVER] = key("mapping", "When.", default=CheckPolicy())
+    hints: tuple[HintEntry, ...] | None = key(
+        "list", "Help, step by step.", reader="hint", default=None, shown="hints/*.md"
+    )
+    solution: Solution = key("mapping", "The solution.", reader="solution", default=Solution())
+    debrief: RelativePath | None = key(
+        "path",
+        "Read after solving: why it happened.",
+        reader="play",
+        default=None,
+        shown="debrief.md, if there",
+    )
+    session: Annotated[SessionLimits, NEVER] = key("mapping", "Time.", default=SessionLimits())
+    scoring: Annotated[Scoring, NEVER] = key("mapping", "Points.", default=Scoring())
+    requires: tuple[PuzzleName, ...] = key(
+        "list of puzzles", "Better solved first; advice.", reader="show", default=()
+    )
+    next: tuple[PuzzleName, ...] = key(
+        "list of puzzles", "Where to go on.", reader="play", default=()
+    )
+    test: Annotated[TestPlan, NEVER] = key("mapping", "The test's own.", default=TestPlan())
