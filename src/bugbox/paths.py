@@ -9,9 +9,10 @@ Imported by the thin clients: standard library only, and little of it.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from zlib import crc32
+
+from bugbox.errors import HostError
 
 __all__ = ["DATA", "Home", "SessionPaths", "guest_source", "shipped_puzzles"]
 
@@ -54,7 +55,7 @@ class Home:
             folder.mkdir(exist_ok=True)
         self.runtime.mkdir(mode=0o711, parents=True, exist_ok=True)
         if self.runtime.lstat().st_uid != os.geteuid():
-            sys.exit(f"bugbox: {self.runtime} belongs to somebody else")
+            raise HostError(f"{self.runtime} belongs to somebody else")
 
     @property
     def settings(self) -> Path:
@@ -85,6 +86,11 @@ class Home:
     def cache(self) -> Path:
         """What can be had again: downloads, measured clock rates, probe results."""
         return self.root / "cache"
+
+    @property
+    def reports(self) -> Path:
+        """What to send us after a crash: one text file each."""
+        return self.root / "reports"
 
     @property
     def tmp(self) -> Path:
