@@ -1,0 +1,10 @@
+#!/bin/sh
+# What a tablet at the entrance would see.
+page=$(wget -q -T 5 -O - http://127.0.0.1:8080/ 2>&1)
+
+case $page in
+*"TODAY AT THE CANTEEN"*) ;;
+*410*) fail "Port 8080 is still answered by the notice board that was taken down." ;;
+*refused*) fail "Nobody answers on port 8080." ;;
+*) fail "What port 8080 shows is not today's menu." ;;
+esac
