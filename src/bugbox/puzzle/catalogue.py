@@ -1,15 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which puzzles there are, and which one is meant."""
+"""Which puzzles there are, and which one is meant.
+
+A name of the catalogue wins over a folder of that name where we stand; `./NAME` means the folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
-from bugbox.puzzle.definition import Puzzle
+from bugbox.errors import DefinitionError, NotFound, UserError
+from bugbox.paths import shipped_puzzles
+from bugbox.puzzle.definition import MANIFEST, Puzzle, load
+from bugbox.puzzle.text import one_line
 
-__all__ = ["Entry", "entries", "find", "locate", "roots"]
+__all__ = ["Entry", "entries", "find", "locate", "names", "roots"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +34,18 @@ class Entry:
 
 def roots(extra: str = "") -> tuple[Path, ...]:
     """Return the folders that hold puzzles: those of the setting `puzzles`, then the shipped."""
-    raise NotImplementedError
+    named = [Path(part).expanduser().absolute() for part in extra.split(":") if part]
+    return (*named, shipped_puzzles())
+
+
+def names(where: Sequence[Path]) -> list[str]:
+    """Return the names in the catalogue, without looking into a puzzle."""
+    return sorted(_folders(where))
 
 
 def entries(where: Sequence[Path]) -> list[Entry]:
     """Return the catalogue, sorted by name; the first root that has a name wins."""
-    raise NotImplementedError
+    return [_entry(name, folder) for name, folder in sorted(_folders(where).items())]
 
 
 def locate(ref: str | None, where: Sequence[Path], cwd: Path) -> Path:
@@ -37,9 +53,64 @@ def locate(ref: str | None, where: Sequence[Path], cwd: Path) -> Path:
 
     NotFound names the nearest puzzles.
     """
-    raise NotImplementedError
+    if ref is None:
+        if (cwd / MANIFEST).exists():
+            return cwd
+        raise NotFound(
+            f"no puzzle named, and no {MANIFEST} in {cwd}", hint="bugbox list shows the puzzles"
+        )
+    folder = _folders(where).get(ref)
+    if folder is not None:
+        return folder
+    if "\0" in ref or not ref:
+        raise NotFound("that cannot be the name of a puzzle", hint="bugbox list shows the puzzles")
+    path = cwd / Path(ref).expanduser()
+    if path.is_file() and path.name == MANIFEST:
+        return path.parent
+    if path.is_file():
+        raise UserError(f"{one_line(ref)} is a file; packed puzzles are not supported yet")
+    if (path / MANIFEST).exists():
+        return path
+    raise _unknown(ref, path, where)
 
 
 def find(ref: str | None, where: Sequence[Path], cwd: Path) -> Puzzle:
     """Locate and load a puzzle."""
-    raise NotImplementedError
+    return load(locate(ref, where, cwd))
+
+
+def _folders(where: Sequence[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for root in where:
+        for folder in _children(root):
+            found.setdefault(folder.name, folder)
+    return found
+
+
+def _children(root: Path) -> Iterator[Path]:
+    try:
+        children = list(root.iterdir())
+    except OSError:
+        return  # a folder of the settings that is not there, or not ours to read
+    for child in children:
+        if _NAME.fullmatch(child.name) and (child / MANIFEST).is_file():
+            yield child
+
+
+def _entry(name: str, folder: Path) -> Entry:
+    try:
+        return Entry(name=name, folder=folder, puzzle=load(folder))
+    except (DefinitionError, NotFound) as error:
+        return Entry(name=name, folder=folder, puzzle=None, error=error.message)
+
+
+def _unknown(ref: str, path: Path, where: Sequence[Path]) -> NotFound:
+    shown = one_line(ref, 80)
+    if path.is_dir():
+        return NotFound(f"{shown} is a folder without a {MANIFEST}", hint="bugbox lint shows more")
+    if "/" in ref:
+        return NotFound(f"{shown}: no such folder")
+    known = names(where)
+    near = get_close_matches(ref, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    return NotFound(f"no puzzle is called {shown}", hint=hint if known else None)

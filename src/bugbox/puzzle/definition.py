@@ -8,27 +8,23 @@ every problem, each with file, line, column and key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bugbox.puzzle.manifest import Manifest
+from pydantic import ValidationError
 
-__all__ = ["Check", "HintText", "Puzzle", "Script", "load"]
+from bugbox.errors import NotFound
+from bugbox.puzzle.explain import explained
+from bugbox.puzzle.folder import MAX_BUILD, MAX_SCRIPT, Folder
+from bugbox.puzzle.manifest import CheckEntry, Manifest
+from bugbox.puzzle.problem import Loc, Problem, definition_error
+from bugbox.puzzle.script import Script
+from bugbox.puzzle.yaml_source import MAX_BYTES, Source, parse
 
+__all__ = ["MANIFEST", "Check", "HintText", "Puzzle", "Script", "load", "read"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
-    """A script of the folder, with its text."""
-
-    #: Relative to the folder, such as `checks/space.sh`.
-    name: str
-    file: Path
-    text: bytes = field(repr=False)
-
-    @property
-    def label(self) -> str:
-        """Its file name alone."""
-        return self.file.name
+MANIFEST = "puzzle.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,4 +107,191 @@ class Puzzle:
 
 def load(folder: Path) -> Puzzle:
     """Read and check a puzzle's folder; DefinitionError lists every problem."""
-    raise NotImplementedError
+    puzzle, problems = read(folder)
+    if puzzle is None:
+        raise definition_error(problems)
+    return puzzle
+
+
+def read(folder: Path) -> tuple[Puzzle | None, list[Problem]]:
+    """Read a puzzle's folder; without a puzzle, say all that is wrong. NotFound: no folder."""
+    root = folder.resolve()
+    if not root.is_dir():
+        raise NotFound(f"{folder} is not a folder", hint="bugbox list shows the puzzles")
+    source = _source(root)
+    manifest = None if source.problems else _validated(source)
+    if isinstance(source.data, dict):
+        source.problems += _contradictions(source, root)
+    reader = Folder(root, source)
+    parts = _Parts(source.data, reader)
+    problems = [*source.problems, *reader.problems]
+    if manifest is None or problems:
+        return None, problems
+    return parts.puzzle(root, manifest), []
+
+
+def _source(root: Path) -> Source:
+    """Read puzzle.yaml with the same care as every other file of the folder."""
+    source = Source(root / MANIFEST)
+    reader = Folder(root, source)
+    raw = reader.data(MANIFEST, (), MAX_BYTES)
+    if raw is None:
+        source.problems = reader.problems
+        return source
+    return parse(raw, root / MANIFEST)
+
+
+def _validated(source: Source) -> Manifest | None:
+    try:
+        return Manifest.model_validate(source.data)
+    except ValidationError as error:
+        source.problems += explained(error, source)
+        return None
+
+
+def _contradictions(source: Source, root: Path) -> list[Problem]:
+    """Find what types cannot see: keys that do not go together."""
+    data = source.data
+    found = []
+    if isinstance(data.get("name"), str) and data["name"] != root.name:
+        message = f'expected the name of its folder, {root.name}, got "{data["name"]}"'
+        found.append(source.problem(("name",), message))
+    seen: dict[str, int] = {}
+    for n, entry in _entries(data, "checks"):
+        loc: Loc = ("checks", n)
+        own = entry.get("id")
+        if isinstance(own, str):
+            if own in seen:
+                message = f'"{own}" is already the id of checks[{seen[own]}]'
+                found.append(source.problem((*loc, "id"), message))
+            for m, need in enumerate(_list(entry.get("needs"))):
+                if need not in seen:
+                    message = f'expected the id of a check above this one, got "{need}"'
+                    found.append(source.problem((*loc, "needs", m), message))
+            seen.setdefault(own, n)
+        if entry.get("after") is not None and entry.get("where") != "clone":
+            found.append(source.problem((*loc, "after"), "needs where: clone beside it"))
+    return found
+
+
+class _Parts:
+    """Every file the folder holds, read also beside a wrong manifest, to list all problems."""
+
+    def __init__(self, data: Any, reader: Folder) -> None:
+        self.data = data if isinstance(data, dict) else {}
+        self.reader = reader
+        if not self.data:
+            return
+        self.checks = [
+            self._script(("checks", n, "run"), None) for n, _ in _entries(self.data, "checks")
+        ]
+        self.build = self._script(("build", "script"), "build.sh", limit=MAX_BUILD)
+        self.boot = self._script(("boot", "script"), "boot.sh")
+        self.ready = self._script(("boot", "ready"), "ready.sh")
+        self.break_ = reader.script_if_there("break.sh")
+        self.session = reader.script_if_there("session.sh")
+        solve = self._script(("solution", "script"), "solve.sh")
+        self.solutions = (*((solve,) if solve else ()), *reader.scripts("solve.d"))
+        self.wrong = reader.scripts("wrong.d")
+        self.description = self._text(("description",), "description.md", required=True)
+        self.walkthrough = self._text(("solution", "walkthrough"), "solution.md")
+        self.debrief = self._text(("debrief",), "debrief.md")
+        self.hint_texts = self._hint_texts()
+        self.files = reader.files()
+
+    def puzzle(self, root: Path, manifest: Manifest) -> Puzzle:
+        """Put the puzzle together; only when there was no problem."""
+        scripts = [script for script in self.checks if script is not None]
+        return Puzzle(
+            folder=root,
+            manifest=manifest,
+            description=self.description,
+            walkthrough=self.walkthrough,
+            debrief=self.debrief,
+            build=self.build,
+            break_=self.break_,
+            boot=self.boot,
+            session=self.session,
+            ready=self.ready,
+            checks=tuple(map(_check, manifest.checks, scripts)),
+            solutions=self.solutions,
+            wrong=self.wrong,
+            hints=self._hints(manifest),
+            files=self.files,
+        )
+
+    def _script(self, loc: Loc, usual: str | None, limit: int = MAX_SCRIPT) -> Script | None:
+        named = _at(self.data, loc)
+        if isinstance(named, str):
+            return self.reader.script(named, loc, limit=limit)
+        return self.reader.script_if_there(usual, limit=limit) if usual else None
+
+    def _text(self, loc: Loc, usual: str, *, required: bool = False) -> str:
+        named = _at(self.data, loc)
+        if isinstance(named, str):
+            return self.reader.text(named, loc)
+        return self.reader.text(usual) if required else self.reader.text_if_there(usual)
+
+    def _hint_texts(self) -> list[str]:
+        if self.data.get("hints") is None:
+            return [self.reader.text(name) for name in self.reader.listed("hints", ".md")]
+        found = []
+        for n, entry in _entries(self.data, "hints"):
+            named = entry.get("file")
+            loc: Loc = ("hints", n, "file")
+            found.append(self.reader.text(named, loc) if isinstance(named, str) else "")
+        return found
+
+    def _hints(self, manifest: Manifest) -> tuple[HintText, ...]:
+        if manifest.hints is None:
+            return tuple(_titled(n, text) for n, text in enumerate(self.hint_texts, 1))
+        return tuple(
+            HintText(
+                title=entry.title,
+                text=text,
+                not_before_s=entry.not_before,
+                not_before_checks=entry.not_before_checks,
+                cost=entry.cost,
+            )
+            for entry, text in zip(manifest.hints, self.hint_texts, strict=True)
+        )
+
+
+def _titled(n: int, text: str) -> HintText:
+    """Make a hint of a file alone: its heading, if it starts with one, is the title."""
+    first, _, rest = text.strip().partition("\n")
+    if first.startswith("#"):
+        return HintText(title=first.lstrip("# ") or f"Hint {n}", text=rest.lstrip("\n"))
+    return HintText(title=f"Hint {n}", text=text)
+
+
+def _check(entry: CheckEntry, script: Script) -> Check:
+    return Check(
+        id=entry.id,
+        title=entry.title,
+        script=script,
+        user=entry.user,
+        timeout_s=entry.timeout,
+        needs=entry.needs,
+        where=entry.where,
+        after=entry.after,
+    )
+
+
+def _at(data: Any, loc: Loc) -> Any:
+    """Return what stands at a location, or None: the data may be of any shape."""
+    for part in loc:
+        if isinstance(part, str):
+            data = data.get(part) if isinstance(data, dict) else None
+        else:
+            data = data[part] if isinstance(data, list) else None
+    return data
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _entries(data: dict[str, Any], key: str) -> list[tuple[int, dict[str, Any]]]:
+    """Return the mappings of a list, each with its number."""
+    return [(n, each) for n, each in enumerate(_list(data.get(key))) if isinstance(each, dict)]

@@ -18,6 +18,8 @@ from bugbox.puzzle.quantity import format_duration, format_size, parse_duration,
 __all__ = [
     "DURATION",
     "NEVER",
+    "NO_MAPPING",
+    "PATTERNS",
     "SIZE",
     "BaseName",
     "CheckId",
@@ -47,6 +49,14 @@ def _refuse(value: object) -> object:
 
 #: On a key that nothing reads in this version.
 NEVER = BeforeValidator(_refuse)
+
+
+def _refuse_mapping(value: object) -> object:
+    return _refuse(value) if isinstance(value, dict) else value
+
+
+#: On a key whose form as a mapping is not honoured yet.
+NO_MAPPING = BeforeValidator(_refuse_mapping)
 #: How sizes and durations look in the JSON Schema, which sees the text and not the number.
 SIZE = WithJsonSchema({"type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB)$"})
 DURATION = WithJsonSchema({"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"})
@@ -160,6 +170,12 @@ RelativePath = Annotated[str, Field(max_length=200), AfterValidator(_relative)]
 PuzzleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")]
 CheckId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+#: What each pattern means, in words.
+PATTERNS = {
+    r"^[a-z0-9][a-z0-9-]{1,62}$": "2 to 63 lower-case letters, digits and '-', such as read-me",
+    r"^[a-z0-9][a-z0-9-]{0,31}$": "up to 32 lower-case letters, digits and '-', such as space",
+    r"^[a-z_][a-z0-9_-]{0,31}$": "the name of a user, such as root or learner",
+}
 BaseName = Annotated[str, AfterValidator(_base)]
 Flag = StrictBool
 Count = StrictInt

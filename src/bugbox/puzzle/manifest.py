@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bugbox.puzzle.keys import (
     DURATION,
     NEVER,
+    NO_MAPPING,
     SIZE,
     BaseName,
     CheckId,
@@ -92,9 +93,7 @@ class Machine(Model):
 class Network(Model):
     """What the machine may reach."""
 
-    egress: Annotated[
-        Literal["none", "dns", "full", "allowlist"], later("dns", "full", "allowlist")
-    ] = key(
+    egress: Annotated[Literal["none", "dns", "full"], later("dns", "full"), NO_MAPPING] = key(
         "`none`",
         "What the machine may reach outside. `dns`, `full` and `{allow: [...]}` come later.",
         reader="session",
