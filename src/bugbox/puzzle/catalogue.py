@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from bugbox.errors import DefinitionError, NotFound, UserError
+from bugbox.errors import DefinitionError, NotFound
 from bugbox.paths import shipped_puzzles
 from bugbox.puzzle.definition import MANIFEST, Puzzle, load
 from bugbox.puzzle.text import one_line
@@ -62,16 +62,18 @@ def locate(ref: str | None, where: Sequence[Path], cwd: Path) -> Path:
     folder = _folders(where).get(ref)
     if folder is not None:
         return folder
-    if "\0" in ref or not ref:
-        raise NotFound("that cannot be the name of a puzzle", hint="bugbox list shows the puzzles")
-    path = cwd / Path(ref).expanduser()
-    if path.is_file() and path.name == MANIFEST:
-        return path.parent
-    if path.is_file():
-        raise UserError(f"{one_line(ref)} is a file; packed puzzles are not supported yet")
-    if (path / MANIFEST).exists():
-        return path
-    raise _unknown(ref, path, where)
+    try:
+        path = cwd / Path(ref).expanduser()
+        if path.name == MANIFEST and path.is_file():
+            return path.parent
+        if (path / MANIFEST).exists():
+            return path
+        raise _unknown(ref, path, where)
+    except (OSError, ValueError, RuntimeError):  # too long a name, a NUL in it, ~nobody
+        raise NotFound(
+            f"{one_line(ref, 80)} cannot be the name of a puzzle",
+            hint="bugbox list shows the puzzles",
+        ) from None
 
 
 def find(ref: str | None, where: Sequence[Path], cwd: Path) -> Puzzle:
@@ -106,6 +108,8 @@ def _entry(name: str, folder: Path) -> Entry:
 
 def _unknown(ref: str, path: Path, where: Sequence[Path]) -> NotFound:
     shown = one_line(ref, 80)
+    if path.is_file():
+        return NotFound(f"{shown} is a file; packed puzzles are not supported yet")
     if path.is_dir():
         return NotFound(f"{shown} is a folder without a {MANIFEST}", hint="bugbox lint shows more")
     if "/" in ref:
