@@ -7,15 +7,33 @@ longer answers does get a verdict: not solved, undo or reset.
 
 from __future__ import annotations
 
+import re
+import signal
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from bugbox.puzzle.definition import Puzzle
+import anyio
+
+from bugbox.errors import GuestError, MachineLost
+from bugbox.puzzle.definition import Check, Puzzle
+from bugbox.puzzle.script import with_helpers
+from bugbox.puzzle.text import one_line, printable
 
 __all__ = ["Guest", "GuestResult", "Outcome", "Report", "Status", "run_checks"]
 
 Status = Literal["passed", "failed", "skipped", "broken"]
+
+LOST = "the machine no longer answers: undo or reset"
+NO_CLONE = "it runs in a clone of the machine, which this version cannot make yet"
+_NO_SENTENCE = "not yet; the check does not say why"
+#: Seconds a lifeline has to answer a ping before the machine counts as lost.
+_PING_S = 10.0
+#: Seconds beyond a check's own limit before we stop waiting for the lifeline to end it.
+_GRACE_S = 20.0
+#: What a check may print; the sentence is the end of it.
+_OUTPUT_LIMIT = 64 << 10
 
 
 class GuestResult(Protocol):
@@ -112,4 +130,113 @@ async def run_checks(
 
     Never raises for what the guest does: that is a verdict.
     """
-    raise NotImplementedError
+    outcomes: dict[str, Outcome] = {}
+    lost = False
+    for check in puzzle.checks:
+        reason = LOST if lost else _why_skipped(check, outcomes)
+        if reason:
+            outcomes[check.id] = _outcome(check, "skipped", reason)
+            continue
+        begun = time.monotonic()
+        verdict = await _run(check, guest, env or {}, factor)
+        lost = verdict is None
+        found = verdict or _outcome(check, "failed", LOST)
+        seconds = round(time.monotonic() - begun, 3)
+        outcomes[check.id] = replace(found, seconds=seconds)
+    return Report(checks=tuple(outcomes.values()))
+
+
+def _why_skipped(check: Check, outcomes: Mapping[str, Outcome]) -> str:
+    for need in check.needs:
+        if outcomes[need].status != "passed":
+            return f"first: {outcomes[need].title}"
+    return NO_CLONE if check.where == "clone" else ""
+
+
+async def _run(check: Check, guest: Guest, env: Mapping[str, str], factor: float) -> Outcome | None:
+    """Run one check; None when the machine no longer answers."""
+    limit = check.timeout_s * factor
+    try:
+        with anyio.fail_after(limit + _GRACE_S * factor):
+            result = await guest.script(
+                with_helpers(check.script.text),
+                check.script.label,
+                user=check.user,
+                env=env,
+                timeout=limit,
+                limit=_OUTPUT_LIMIT,
+            )
+    except MachineLost:
+        return None
+    except (GuestError, TimeoutError) as error:
+        # Was it this check, or is nobody there?
+        if not await _answers(guest, factor):
+            return None
+        why = one_line(str(error)) or "the machine did not say how it ended"
+        return _outcome(check, "broken", f"the check could not be run: {why}")
+    if result.timed_out and not await _answers(guest, factor):
+        return None
+    return _judged(check, result)
+
+
+async def _answers(guest: Guest, factor: float) -> bool:
+    try:
+        with anyio.fail_after(_PING_S * factor):
+            await guest.ping(_PING_S * factor)
+    except (GuestError, TimeoutError):
+        return False
+    return True
+
+
+def _judged(check: Check, result: GuestResult) -> Outcome:
+    """Read the contract of a check's exit status."""
+    if result.timed_out:
+        return _broken(check, result, f"the check did not end within {check.timeout_s:g} s")
+    if result.status is None:
+        return _broken(check, result, f"the check was ended by {_signal_name(result.signal)}")
+    if result.status == 0:
+        return _outcome(check, "passed")
+    if result.status == 1:
+        sentence = _sentence(result.stdout)
+        found = _outcome(check, "failed", sentence or _NO_SENTENCE)
+        return replace(found, no_sentence=not sentence, detail=_complaints(result))
+    if result.status in (126, 127):
+        message = f"the check needs {_missing(result.stderr)}, which this machine no longer has: "
+        return replace(
+            _outcome(check, "failed", message + "undo or reset"), detail=_complaints(result)
+        )
+    return _broken(check, result, f"the check broke: it ended with status {result.status}")
+
+
+def _broken(check: Check, result: GuestResult, message: str) -> Outcome:
+    return replace(_outcome(check, "broken", message), detail=_complaints(result))
+
+
+def _outcome(check: Check, status: Status, message: str = "") -> Outcome:
+    return Outcome(id=check.id, title=check.title, status=status, message=message)
+
+
+def _sentence(stdout: bytes) -> str:
+    """Return the last line that says something; the guest's text, so made printable."""
+    lines = [line for line in stdout[-_OUTPUT_LIMIT:].split(b"\n") if line.strip()]
+    return one_line(lines[-1]) if lines else ""
+
+
+def _complaints(result: GuestResult) -> str:
+    return printable(result.stderr[-4096:]).strip()
+
+
+_NOT_FOUND = re.compile(r"([^\s:']+)'?: (?:not found|Permission denied|No such file)")
+
+
+def _missing(stderr: bytes) -> str:
+    """Find in the shell's complaint what could not be run."""
+    found = _NOT_FOUND.findall(stderr[-4096:].decode("utf-8", "replace"))
+    return one_line(found[-1], 60) if found else "a program"
+
+
+def _signal_name(signo: int | None) -> str:
+    try:
+        return signal.Signals(signo or 0).name
+    except ValueError:
+        return f"signal {signo}"
