@@ -22,7 +22,7 @@ __all__ = ["Hint", "every_hint", "give", "next_hint"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
-    """One step of help, as given to a learner. Markdown, unescaped: text.render prints it."""
+    """One step of help, as given to a learner. Markdown, unescaped: markdown.render prints it."""
 
     #: From 1.
     n: int

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text that came from a guest or a puzzle, made safe and pleasant for a terminal.
+"""Text that came from a guest or a puzzle, made safe for a terminal.
 
 Whatever a machine or an author wrote is data: a control byte in it could move the cursor, change
 the window's title or hide what was printed before. So it is shown, not sent.
-Standard library only: the thin clients import this.
+Next to no imports: the thin clients use this.
 """
 
 from __future__ import annotations
