@@ -184,3 +184,8 @@ class SessionPaths:
     def lifeline(self) -> Path:
         """The lifeline's port; takes one client."""
         return self.runtime / "lifeline"
+
+    @property
+    def console_socket(self) -> Path:
+        """The serial console; takes one client."""
+        return self.runtime / "console"
