@@ -353,8 +353,12 @@ class Manifest(Model):
     )
     access: Annotated[Access, NEVER] = key("mapping", "Ways in.", default=Access())
     ports: Annotated[tuple[Port, ...], NEVER] = key("list", "Ports to open.", default=())
-    variants: Annotated[dict[str, Variant], NEVER] = key("mapping", "Values.", default={})
-    check_policy: Annotated[CheckPolicy, NEVER] = key("mapping", "When.", default=CheckPolicy())
+    variants: Annotated[dict[str, Variant], NEVER] = key(
+        "mapping", "Values drawn for a session.", default={}
+    )
+    check_policy: Annotated[CheckPolicy, NEVER] = key(
+        "mapping", "When checks run.", default=CheckPolicy()
+    )
     hints: tuple[HintEntry, ...] | None = key(
         "list", "Help, step by step.", reader="hint", default=None, shown="hints/*.md"
     )
@@ -366,12 +370,16 @@ class Manifest(Model):
         default=None,
         shown="debrief.md, if there",
     )
-    session: Annotated[SessionLimits, NEVER] = key("mapping", "Time.", default=SessionLimits())
-    scoring: Annotated[Scoring, NEVER] = key("mapping", "Points.", default=Scoring())
+    session: Annotated[SessionLimits, NEVER] = key(
+        "mapping", "Limits of time.", default=SessionLimits()
+    )
+    scoring: Annotated[Scoring, NEVER] = key("mapping", "Points, under `serve`.", default=Scoring())
     requires: tuple[PuzzleName, ...] = key(
         "list of puzzles", "Better solved first; advice.", reader="show", default=()
     )
     next: tuple[PuzzleName, ...] = key(
         "list of puzzles", "Where to go on.", reader="play", default=()
     )
-    test: Annotated[TestPlan, NEVER] = key("mapping", "The test's own.", default=TestPlan())
+    test: Annotated[TestPlan, NEVER] = key(
+        "mapping", "How `test` goes about it.", default=TestPlan()
+    )
