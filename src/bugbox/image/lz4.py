@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unpack the old LZ4 stream format, in which Debian's kernel is packed.
 
-The standard library has no LZ4, and one kernel a release is not worth a dependency: this takes a
-few seconds, once. The stream is a magic number, then blocks of 8 MiB, each with its packed length in
+The standard library has no LZ4, and one kernel a release is not worth a dependency: this takes
+a second, once. The stream is a magic number, then blocks of 8 MiB, each with its packed length in
 front. A block is a row of sequences: a token (two lengths in one byte), literal bytes, and a
 match: copy so many bytes from so far back.
 """
@@ -19,7 +19,7 @@ _SHORTEST_MATCH = 4
 
 
 def unpack(stream: bytes, largest: int = 1 << 30) -> bytes:
-    """Return the unpacked bytes; whatever follows the last block is ignored. ValueError: damaged."""
+    """Return the unpacked bytes; what follows the last block is ignored. ValueError: damaged."""
     if not stream.startswith(MAGIC):
         raise ValueError("not an LZ4 stream")
     out = bytearray()

@@ -2,8 +2,8 @@
 """Which kernel modules an initramfs needs, and in which order they must be loaded.
 
 A module's file states what it needs in its `.modinfo` section: `depends=` (its symbols come from
-there; loading fails without) and `softdep=pre:` (it works better with). We read that ourselves, so that no
-modules.dep, and no depmod of the host, is needed.
+there; loading fails without) and `softdep=pre:` (it works better with). We read that ourselves,
+so that no modules.dep, and no depmod of the host, is needed.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ NeedsZstd = Callable[[bytes], bytes]
 
 
 def extract(image: bytes, unzstd: NeedsZstd | None = None) -> bytes:
-    """Return the vmlinux inside a bzImage; an image that is an ELF file already comes back as is."""
+    """Return the vmlinux inside a bzImage; an image that is an ELF file comes back as it is."""
     if image.startswith(_ELF):
         return image
     payload = compressed_kernel(image)
@@ -86,7 +86,9 @@ def pvh_entry(vmlinux: bytes) -> int | None:
     (headers,) = struct.unpack_from("<Q", vmlinux, 32)
     size, count = struct.unpack_from("<HH", vmlinux, 54)
     for number in range(count):
-        kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", vmlinux, headers + number * size)
+        kind, _, offset, _, _, length = struct.unpack_from(
+            "<IIQQQQ", vmlinux, headers + number * size
+        )
         if kind == _NOTE:
             found = _find_note(vmlinux[offset : offset + length])
             if found is not None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files and folders that are there whole or not at all, and locks that die with their holder.
 
-Whatever is built is built in a *workspace*: a folder of `Home.tmp` that its builder keeps locked. When the
-builder dies, by `kill -9` too, the lock is gone and `sweep` knows the folder as rubbish. A finished one
-is moved to its place by `publish`, after all of it has reached the disk.
+Whatever is built is built in a *workspace*: a folder of `Home.tmp` that its builder keeps locked.
+When the builder dies, by `kill -9` too, the lock is gone and `sweep` knows the folder as rubbish.
+A finished one is moved to its place by `publish`, after all of it has reached the disk.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def sweep(tmp: Path) -> list[Path]:
     removed: list[Path] = []
     with locked(tmp / ".lock"):
         for entry in sorted(tmp.iterdir()):
-            if entry.name == ".lock":
+            if entry.name.startswith("."):  # locks
                 continue
             with try_lock(entry) as ours:
                 if ours:
@@ -103,7 +103,7 @@ def sweep(tmp: Path) -> list[Path]:
 
 
 def publish(made: Path, final: Path) -> None:
-    """Move a finished folder or file to its place, safely on disk. One that is there already stays."""
+    """Move a finished folder or file to its place, safely on disk. A folder already there stays."""
     _sync(made)
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.is_dir():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make an ext4 image from a folder, without mounting anything.
 
-mke2fs copies owners, modes, times, hard links and extended attributes (ACLs and file capabilities are
-those). Read it in the same user namespace in which the folder was made: see `privilege`.
+mke2fs copies owners, modes, times, hard links and extended attributes (ACLs and file capabilities
+are those). It must run in the same user namespace in which the folder was made: see `privilege`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def make_ext4(
 ) -> None:
     """Fill a new, sparse ext4 `image` with what is in `folder`.
 
-    Equal folders give equal images: `uuid` (also the seed of the directory hash) and `when` (seconds,
-    for every time that the filesystem itself keeps) are the caller's.
+    Equal folders give equal images: `uuid` (also the seed of the directory hash) and `when`
+    (seconds; for every time that the filesystem itself keeps) are the caller's.
     """
     features = (
         f"hash_seed={uuid}",
@@ -56,7 +56,7 @@ def make_ext4(
         image.unlink(missing_ok=True)
         if "No space left" in error.stderr or "Could not allocate" in error.stderr:
             raise OutOfResources(
-                f"{folder.name} does not fit in an image of {size_bytes >> 20} MiB, or the disk is full",
+                f"{folder} does not fit in {size_bytes >> 20} MiB, or the disk is full",
                 detail=error.stderr,
             ) from error
         raise

@@ -50,8 +50,7 @@ def _for_user() -> tuple[str, ...]:
     if not (_listed("/etc/subuid", user) and _listed("/etc/subgid", user)):
         raise MissingPrivilege(
             f"{user} has no subordinate user and group ids, so no image can be built",
-            hint="as root: usermod --add-subuids 100000-165535 "
-            f"--add-subgids 100000-165535 {user}",
+            hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
         )
     try:
         proc.run([*_NAMESPACES, *_MAPPED, "true"], timeout=30)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The initramfs: the lifeline, static tools, and the kernel modules that find the root.
+
+/init             the lifeline, which is the agent as well
+/tools/busybox    tools and shell for injected scripts
+/client/bugbox    what `bugbox check` runs inside a machine
+/modules/list     file names of the modules, in the order to load them
+/modules/*.ko     uncompressed
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from bugbox.events import step
+from bugbox.host import proc
+from bugbox.image import cpio, digest, modules
+from bugbox.image.kernel import BuiltKernel, unzstd
+from bugbox.paths import Home, guest_source
+from bugbox.storage import file
+
+__all__ = ["WANTED", "build", "contents", "find", "path"]
+
+#: Modules without which a machine has no disk, lifeline, entropy or network card. One that is built
+#: into the kernel is left out.
+WANTED = (
+    "virtio_mmio",  # the bus of QEMU's microvm, and Firecracker's
+    "virtio_blk",
+    "virtio_console",  # the lifeline's port
+    "virtio_rng",
+    "virtio_net",
+    "overlay",  # a root joined of several drives; the build machine
+)
+_FORMAT = 1
+_EMPTY = ("dev", "proc", "sys", "newroot", "run")
+
+
+def find(home: Home, kernel: BuiltKernel) -> Path | None:
+    """Return the initramfs for `kernel` and the guest programs as they are now, if it is built."""
+    place = path(kernel)
+    return place if place.exists() else None
+
+
+def path(kernel: BuiltKernel) -> Path:
+    """Return where the initramfs for `kernel` and the present guest programs is, or will be."""
+    parts: dict[str, bytes | str] = {"format": str(_FORMAT), "wanted": " ".join(WANTED)}
+    for name, data in _guest_inputs().items():
+        parts[f"guest {name}"] = data
+    return kernel.folder / f"initrd-{digest.of(parts)[: digest.SHORT]}.cpio"
+
+
+def build(home: Home, kernel: BuiltKernel) -> Path:
+    """Write the initramfs beside its kernel. The caller holds the store's lock."""
+    final = path(kernel)
+    with step("Write the initramfs"), file.workspace(home.tmp, "initrd") as work:
+        lifeline, client = _guest_programs(work)
+        files = modules.index(kernel.modules)
+        infos: dict[str, modules.ModuleInfo] = {}
+
+        def look(name: str) -> modules.ModuleInfo | None:
+            if name not in infos and name in files:
+                infos[name] = modules.modinfo(modules.read_module(files[name], unzstd))
+            return infos.get(name)
+
+        order = modules.load_order(WANTED, look)
+        entries = contents(
+            lifeline=lifeline.read_bytes(),
+            client=client.read_bytes(),
+            busybox=kernel.busybox.read_bytes(),
+            loaded={name: modules.read_module(files[name], unzstd) for name in order},
+        )
+        file.write(final, cpio.archive(entries), mode=0o444)
+    return final
+
+
+def contents(
+    *, lifeline: bytes, client: bytes, busybox: bytes, loaded: Mapping[str, bytes]
+) -> list[cpio.Entry]:
+    """Return the initramfs' entries; `loaded` is in load order."""
+    names = [f"{name}.ko" for name in loaded]
+    return [
+        *(cpio.directory(name) for name in _EMPTY),
+        cpio.file("init", lifeline, 0o755),
+        cpio.directory("tools"),
+        cpio.file("tools/busybox", busybox, 0o755),
+        cpio.directory("client"),
+        cpio.file("client/bugbox", client, 0o755),
+        cpio.directory("modules"),
+        cpio.file("modules/list", "".join(f"{name}\n" for name in names).encode()),
+        *(cpio.file(f"modules/{name}.ko", data) for name, data in loaded.items()),
+    ]
+
+
+def _prebuilt() -> Path | None:
+    """Guest programs compiled elsewhere, for hosts without a C compiler."""
+    folder = os.environ.get("BUGBOX_GUEST_BIN")
+    return Path(folder) if folder else None
+
+
+def _guest_inputs() -> dict[str, bytes]:
+    prebuilt = _prebuilt()
+    if prebuilt is not None:
+        return {name: (prebuilt / name).read_bytes() for name in ("lifeline", "bugbox")}
+    source = guest_source()
+    return {
+        p.relative_to(source).as_posix(): p.read_bytes()
+        for p in sorted(source.rglob("*"))
+        if p.is_file() and (p.suffix in (".c", ".h", ".S") or p.name == "Makefile")
+    }
+
+
+def _guest_programs(work: Path) -> tuple[Path, Path]:
+    folder = _prebuilt()
+    if folder is None:
+        folder = work / "guest"
+        folder.mkdir()
+        proc.run(["make", "-C", guest_source(), f"OUT={folder}"], timeout=300)
+    return folder / "lifeline", folder / "bugbox"
