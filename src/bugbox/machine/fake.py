@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A driver without a VMM: machines that are a process on this host (fake_guest.py). For tests.
+
+A fake machine lives in a process of its own, outlives us, can be killed and adopted, reboots,
+powers itself off and loses its lifeline, all within milliseconds. `MachineSpec.kernel.extra_args`
+may ask for faults at boot:
+
+    fake.panic     the kernel panics on the console
+    fake.failed    the initramfs says `bugbox: boot failed: ...`
+    fake.silent    nothing ever comes
+    fake.slow=S    the lifeline answers after S seconds only
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bugbox.errors import BootFailed, GuestError, MachineLost
+from bugbox.host.bridge import in_thread
+from bugbox.host.proc import Process, spawn
+from bugbox.machine.driver import Abilities
+from bugbox.machine.fake_guest import FakeGuest
+from bugbox.machine.lifeline.shell import Lifeline
+from bugbox.machine.spec import MachineSpec
+from bugbox.machine.state import State, advance
+
+__all__ = ["FakeDriver", "FakeMachine", "folder"]
+
+
+def folder(spec: MachineSpec) -> Path:
+    """Return the scratch folder that stands for the machine's filesystem."""
+    return spec.root / "fake"
+
+
+def _control(spec: MachineSpec) -> Path:
+    return spec.runtime / "qmp"
+
+
+class FakeMachine:
+    """One fake machine, seen from the process that holds it."""
+
+    def __init__(self, spec: MachineSpec, process: Process, state: State) -> None:
+        self.spec = spec
+        self.process = process
+        self._state = state
+        self._reason = ""
+        self._lifeline = Lifeline(spec.runtime / "lifeline")
+        self._callbacks: list[Callable[[State], None]] = []
+        self._writer: asyncio.StreamWriter | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._failed = asyncio.Event()
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        return self._state
+
+    @property
+    def reason(self) -> str:
+        """Why it is off or failed."""
+        return self._reason
+
+    @property
+    def lifeline(self) -> Lifeline:
+        """The fake guest's lifeline."""
+        return self._lifeline
+
+    def watch(self, callback: Callable[[State], None]) -> None:
+        """Call `callback` with every new state."""
+        self._callbacks.append(callback)
+
+    async def connect(self, timeout: float = 20.0) -> str:
+        """Connect to the process; return what it says of itself: running, paused or off."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            try:
+                reader, self._writer = await asyncio.open_unix_connection(_control(self.spec))
+                break
+            except OSError as error:
+                if not self.process.alive or asyncio.get_running_loop().time() > deadline:
+                    raise MachineLost(f"the fake machine is gone: {error}") from error
+                await asyncio.sleep(0.01)
+        said = json.loads(await reader.readline() or b'{"is": "gone"}')
+        self._listening = asyncio.get_running_loop().create_task(self._listen(reader))
+        return str(said["is"])
+
+    async def wait_lifeline(self) -> None:
+        """Wait for the lifeline's hello of this boot."""
+        timeout = self.spec.boot_timeout
+        connecting = asyncio.get_running_loop().create_task(self._lifeline.resynchronize(timeout))
+        failing = asyncio.get_running_loop().create_task(self._failed.wait())
+        try:
+            await asyncio.wait((connecting, failing), return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.is_set():
+                gone = self._state is not State.FAILED or not self.process.alive
+                kind = MachineLost if gone else BootFailed
+                raise kind(f"the machine did not boot: {self._reason}", detail=self._console())
+            await connecting
+        except MachineLost as error:
+            if self._failed.is_set():
+                raise
+            self._enter(State.FAILED, str(error))
+            raise BootFailed(f"the machine did not boot: {error}", detail=self._console()) from None
+        finally:
+            for task in (connecting, failing):
+                task.cancel()
+            await asyncio.gather(connecting, failing, return_exceptions=True)
+
+    async def reached(self, target: State) -> None:
+        """Take the session's word for a state."""
+        self._enter(target)
+
+    async def pause(self) -> None:
+        """Let it answer nothing."""
+        self._enter(State.PAUSED)
+        self._lifeline.paused = True
+        await self._tell("pause")
+
+    async def resume(self) -> None:
+        """Let it answer again."""
+        await self._tell("resume")
+        self._lifeline.paused = False
+        self._enter(State.READY)
+
+    async def reset(self) -> None:
+        """Boot it again."""
+        again = self._state in (State.OFF, State.FAILED)
+        self._enter(State.BOOTING if again else State.REBOOTING)
+        self._failed.clear()
+        await self._tell("reset")
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End it."""
+        if self._state is not State.STOPPED:
+            self._enter(State.STOPPING)
+        with contextlib.suppress(GuestError, OSError):
+            await self._tell("quit")
+        if not await in_thread(self.process.wait_gone, grace):
+            self.process.kill(signal.SIGKILL)
+            await in_thread(self.process.wait_gone, 10.0)
+        await self.release()
+        if self._state is not State.STOPPED:
+            self._enter(State.STOPPED)
+
+    async def release(self) -> None:
+        """Let go of its sockets."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        if self._writer is not None:
+            self._writer.close()
+        await self._lifeline.aclose()
+
+    def _enter(self, state: State, reason: str = "") -> None:
+        if state is self._state:
+            return
+        self._state = advance(self._state, state)
+        self._reason = reason
+        for callback in self._callbacks:
+            callback(state)
+
+    async def _tell(self, what: str) -> None:
+        if self._writer is None or self._writer.is_closing():
+            raise MachineLost("the fake machine is gone")
+        self._writer.write(json.dumps({"do": what}).encode() + b"\n")
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                self._heard(json.loads(line)["event"])
+        if self._state not in (State.STOPPING, State.STOPPED):
+            self._fail("the fake machine's process ended")
+
+    def _heard(self, event: str) -> None:
+        if event == "reset" and self._state is not State.BOOTING:
+            self._enter(State.REBOOTING)
+        elif event == "shutdown":
+            self._enter(State.OFF, "the guest powered itself off")
+        elif event == "panic":
+            self._fail("the kernel panicked or the initramfs gave up")
+
+    def _fail(self, reason: str) -> None:
+        if self._state is not State.FAILED:
+            self._enter(State.FAILED, reason)
+        self._failed.set()
+
+    def _console(self) -> str:
+        with contextlib.suppress(OSError):
+            return (self.spec.root / "console.log").read_text(errors="replace")[-2000:]
+        return ""
+
+
+class FakeDriver:
+    """Starts fake machines."""
+
+    name = "fake"
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do."""
+        return Abilities(pause=True, clone=False, accelerated=True)
+
+    async def boot(self, spec: MachineSpec, started: Callable[[Process], None]) -> FakeMachine:
+        """Start the process and connect."""
+        folder(spec).mkdir(parents=True, exist_ok=True)
+        spec.runtime.mkdir(parents=True, exist_ok=True)
+        faults = [arg for arg in spec.kernel.extra_args if arg.startswith("fake.")]
+        argv: list[str | Path] = [sys.executable, "-m", "bugbox.machine.fake"]
+        argv += [spec.root, spec.runtime, *faults]
+        log_file = spec.root / "vmm.log"
+        paths = os.pathsep.join(path for path in sys.path if path)
+        env = {"PYTHONPATH": paths}
+        process = await in_thread(spawn, argv, log_file=log_file, env=env)
+        machine = FakeMachine(spec, process, State.CREATED)
+        try:
+            started(process)
+            machine.watch(lambda state: None)
+            await machine.connect()
+            await machine.reached(State.BOOTING)
+        except BaseException:
+            process.kill()
+            await in_thread(process.wait_gone, 10.0)
+            await machine.release()
+            raise
+        return machine
+
+    async def adopt(self, spec: MachineSpec, process: Process) -> FakeMachine:
+        """Take over a machine whose keeper died."""
+        if not process.alive:
+            raise MachineLost("the fake machine is gone")
+        machine = FakeMachine(spec, process, State.READY)
+        said = await machine.connect(5.0)
+        if said == "paused":
+            machine._state = State.PAUSED
+            machine.lifeline.paused = True
+        elif said == "off":
+            machine._state = State.OFF
+        else:
+            machine._state = State.BOOTING
+        return machine
+
+
+class _Process:
+    """The other side: what runs in the machine's own process."""
+
+    def __init__(self, root: Path, runtime: Path, faults: list[str]) -> None:
+        self.root = root
+        self.runtime = runtime
+        self.faults = faults
+        self.guest = FakeGuest(root / "fake")
+        self.guest.on_shutdown = lambda name: self.power(name)
+        self.state = "running"
+        self.writers: set[asyncio.StreamWriter] = set()
+        self.done = asyncio.Event()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def say(self, line: str) -> None:
+        with (self.root / "console.log").open("a") as console:
+            console.write(line + "\n")
+
+    def event(self, name: str) -> None:
+        for writer in self.writers:
+            writer.write(json.dumps({"event": name}).encode() + b"\n")
+
+    def power(self, what: str) -> None:
+        """The guest asks for `reboot`, `now` or `poweroff`."""
+        self.start(self.reboot() if what != "poweroff" else self.off())
+
+    def start(self, work: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def reboot(self) -> None:
+        self.event("reset")
+        await self.guest.restart("boot")
+        await self.boot()
+
+    async def off(self) -> None:
+        self.state = "off"
+        self.guest.running.clear()
+        self.event("shutdown")
+
+    async def boot(self) -> None:
+        self.state = "running"
+        self.guest.running.clear()
+        self.say("Linux version fake")
+        slow = next((f.partition("=")[2] for f in self.faults if f.startswith("fake.slow=")), "0")
+        await asyncio.sleep(float(slow))
+        if "fake.panic" in self.faults or "fake.failed" in self.faults:
+            panic = "Kernel panic - not syncing: fake"
+            self.say(panic if "fake.panic" in self.faults else "bugbox: boot failed: root: fake")
+            self.event("panic")
+        elif "fake.silent" not in self.faults:
+            self.guest.running.set()
+
+    async def revive(self) -> None:
+        """The lifeline was killed, and the init brought it back."""
+        await self.guest.restart("revived")
+
+    async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(json.dumps({"is": self.state}).encode() + b"\n")
+        self.writers.add(writer)
+        if "fake.panic" in self.faults or "fake.failed" in self.faults:
+            self.event("panic")
+        try:
+            while line := await reader.readline():
+                await self.do(json.loads(line)["do"])
+        except ConnectionError:
+            pass
+        finally:
+            self.writers.discard(writer)
+            writer.close()
+
+    async def do(self, what: str) -> None:
+        if what == "quit":
+            self.done.set()
+        elif what == "reset":
+            await self.reboot()
+        elif what == "pause":
+            self.state = "paused"
+            self.guest.running.clear()
+        elif what == "resume":
+            self.state = "running"
+            self.guest.running.set()
+
+    async def main(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, self.power, "reboot")
+        loop.add_signal_handler(signal.SIGUSR2, self.power, "poweroff")
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.start(self.revive()))
+        loop.add_signal_handler(signal.SIGTERM, self.done.set)
+        await self.guest.serve(self.runtime / "lifeline")
+        await self.boot()
+        server = await asyncio.start_unix_server(self.control, str(self.runtime / "qmp"))
+        await self.done.wait()
+        server.close()
+        self.guest.running.set()
+        await self.guest.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(_Process(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]).main())
