@@ -109,6 +109,11 @@ class Terminal:
         return self._stream.pending
 
     @property
+    def full(self) -> bool:
+        """Whether no more input should be sent now."""
+        return self._stream.full
+
+    @property
     def ready(self) -> bool:
         """Whether `receive` has frames without waiting for the socket."""
         return self._stream.ready

@@ -26,6 +26,8 @@ __all__ = [
     "STDIN",
     "STDIN_EOF",
     "STDOUT",
+    "TAKEN",
+    "WINDOW",
     "Frame",
     "FrameDecoder",
     "ProtocolError",
@@ -40,7 +42,10 @@ ANY_VERSION = frozenset({"ping", "retire", "attach"})
 # Client to keeper.
 STDIN, STDIN_EOF, RESIZE, SIGNAL, DETACH = 0, 1, 2, 3, 4
 # Keeper to client.
-STDOUT, STDERR, EXIT, NOTICE, ERROR = 10, 11, 12, 13, 14
+STDOUT, STDERR, EXIT, NOTICE, ERROR, TAKEN = 10, 11, 12, 13, 14, 15
+
+#: Bytes of input that a client sends before the first of them is TAKEN.
+WINDOW = 1 << 18
 
 HEADER = struct.Struct(">BI")
 FRAME_LIMIT = 1 << 20

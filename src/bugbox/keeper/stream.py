@@ -35,6 +35,10 @@ class Link(Protocol):
         """Bytes still to be sent."""
 
     @property
+    def full(self) -> bool:
+        """Whether no more input should be sent now."""
+
+    @property
     def ready(self) -> bool:
         """Whether `receive` has frames without waiting for the socket."""
 
@@ -62,8 +66,9 @@ class Stream:
         self._sock = sock
         self._sock.setblocking(False)
         self._decoder = FrameDecoder()
-        self._early = self._decoder.feed(rest)
         self._out = bytearray()
+        self._not_taken = 0
+        self._early = self._without_taken(self._decoder.feed(rest))
 
     def __enter__(self) -> Stream:
         return self
@@ -85,6 +90,14 @@ class Stream:
         return len(self._out)
 
     @property
+    def full(self) -> bool:
+        """Whether the other end has enough input for now: read no more of it until this is False.
+
+        Signals and sizes may be sent all the same.
+        """
+        return bool(self._out) or self._not_taken >= protocol.WINDOW
+
+    @property
     def ready(self) -> bool:
         """Whether `receive` has frames without waiting for the socket."""
         return bool(self._early)
@@ -100,6 +113,7 @@ class Stream:
             self.send(protocol.STDIN_EOF)
         for at in range(0, len(data), _CHUNK):
             self.send(protocol.STDIN, data[at : at + _CHUNK])
+        self._not_taken += len(data)
 
     def resize(self, rows: int, cols: int) -> None:
         """Tell the terminal's new size."""
@@ -135,7 +149,13 @@ class Stream:
             return []
         except ConnectionResetError:
             return None
-        return self._decoder.feed(data) if data else None
+        return self._without_taken(self._decoder.feed(data)) if data else None
+
+    def _without_taken(self, frames: list[Frame]) -> list[Frame]:
+        for kind, payload in frames:
+            if kind == protocol.TAKEN:
+                self._not_taken -= int(json.loads(payload)["bytes"])
+        return [frame for frame in frames if frame[0] != protocol.TAKEN]
 
 
 def relay(
@@ -153,7 +173,7 @@ def relay(
     """
     while True:
         wanted: list[Any] = [link]
-        if stdin is not None and not link.pending:
+        if stdin is not None and not link.full:
             wanted.append(stdin)
         timeout = 0 if link.ready else None
         readable, writable, _ = select.select(wanted, [link] if link.pending else [], [], timeout)

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -114,6 +115,7 @@ class Ledger:
         self.paths = paths
         self._record = record
         self._lock = lock
+        self._writing = threading.Lock()
 
     @property
     def record(self) -> Record:
@@ -121,10 +123,11 @@ class Ledger:
         return self._record
 
     def write(self, **changes: Any) -> Record:
-        """Change fields; on disk when this returns."""
-        record = dataclasses.replace(self._record, **changes)
-        _replace(self.paths.record, json.dumps(dataclasses.asdict(record), indent=1).encode())
-        self._record = record
+        """Change fields; on disk when this returns. From any thread."""
+        with self._writing:
+            record = dataclasses.replace(self._record, **changes)
+            _replace(self.paths.record, json.dumps(dataclasses.asdict(record), indent=1).encode())
+            self._record = record
         return record
 
     def hold(self, what: str) -> None:

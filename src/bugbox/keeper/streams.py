@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs that end in a stream: exec, terminal, attach, console, put, get."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from bugbox.errors import UserError
+from bugbox.keeper import pump
+from bugbox.keeper.wire import Client
+from bugbox.session.manager import Manager
+from bugbox.session.session import Session
+from bugbox.session.terminal import Login, Seat
+
+__all__ = ["STREAMS"]
+
+Args = Mapping[str, Any]
+
+#: A terminal's name as terminfo has them; anything else is not passed on to the guest.
+_TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+
+
+async def _exec(manager: Manager, client: Client, args: Args) -> None:
+    session = (await manager.find(args.get("id"))).session
+    argv = _argv(args)
+    if not argv:
+        raise UserError("exec: an argv is needed")
+    lifeline = await session.lifeline()
+    rescue = bool(args.get("rescue"))
+    running = await lifeline.command(
+        argv,
+        user="root" if rescue else _user(args, session),
+        env={str(key): str(value) for key, value in (args.get("env") or {}).items()},
+        flags=("tools",) if rescue else (),
+    )
+    try:
+        await client.begin_stream({"id": session.id})
+    except BaseException:
+        await running.close()
+        raise
+    await pump.command(client, running)
+
+
+async def _terminal(manager: Manager, client: Client, args: Args) -> None:
+    attempt = await manager.find(args.get("id"))
+    session, plan = attempt.session, attempt.session.plan
+    term = str(args.get("term") or "")
+    login = Login(
+        user=_user(args, session),
+        term=term if _TERM.fullmatch(term) else "xterm-256color",
+        rescue=bool(args.get("rescue")),
+        argv=tuple(_argv(args)),
+    )
+    seat = Seat(session, login, *_size(args))
+    await seat.sit_down()
+    info: dict[str, Any] = {"id": session.id, "terminal": seat.terminal, "title": plan.title}
+    if plan.puzzle:
+        info["goal"] = plan.puzzle.manifest.summary
+    await client.begin_stream(info)
+    await pump.terminal(client, seat)
+
+
+async def _attach(manager: Manager, client: Client, args: Args) -> None:
+    session = (await manager.find(args.get("id"))).session
+    seat = Seat(session, Login(user=session.plan.user), *_size(args))
+    await seat.come_back(str(args.get("terminal")))
+    await client.begin_stream({"id": session.id, "terminal": seat.terminal})
+    await pump.terminal(client, seat)
+
+
+async def _console(manager: Manager, client: Client, args: Args) -> None:
+    session = (await manager.find(args.get("id"))).session
+    await client.begin_stream({"id": session.id})
+    async with contextlib.aclosing(session.console()) as parts:
+        await pump.follow(client, parts)
+
+
+async def _put(manager: Manager, client: Client, args: Args) -> None:
+    session = (await manager.find(args.get("id"))).session
+    lifeline = await session.lifeline()
+    user = _user(args, session)
+    path = _path(args, user)
+    await client.begin_stream({"id": session.id, "path": path})
+    await pump.file_in(
+        client,
+        lambda parts: lifeline.put(
+            path,
+            parts,
+            size=int(args["size"]),
+            mode=int(args.get("mode", 0o644)) & 0o7777,
+            user=user,
+            parents=bool(args.get("parents")),
+        ),
+    )
+
+
+async def _get(manager: Manager, client: Client, args: Args) -> None:
+    session = (await manager.find(args.get("id"))).session
+    lifeline = await session.lifeline()
+    path = _path(args, _user(args, session))
+    await client.begin_stream({"id": session.id, "path": path})
+    async with contextlib.aclosing(lifeline.get_stream(path)) as parts:
+        await pump.file_out(client, parts)
+
+
+def _argv(args: Args) -> list[str | bytes]:
+    argv = args.get("argv") or []
+    if not isinstance(argv, list) or not all(isinstance(arg, str) for arg in argv):
+        raise UserError("argv: expected a list of texts")
+    return [arg.encode("utf-8", "surrogateescape") for arg in argv]
+
+
+def _user(args: Args, session: Session) -> str:
+    return "root" if args.get("root") else str(args.get("user") or session.plan.user)
+
+
+def _path(args: Args, user: str) -> str:
+    path = str(args["path"])
+    if path.startswith("/"):
+        return path
+    home = "/root" if user == "root" else f"/home/{user}"
+    return f"{home}/{path.removeprefix('~/')}" if path else home
+
+
+def _size(args: Args) -> tuple[int, int]:
+    return min(max(int(args.get("rows") or 24), 1), 10_000), min(
+        max(int(args.get("cols") or 80), 1), 10_000
+    )
+
+
+STREAMS: dict[str, Callable[[Manager, Client, Args], Awaitable[None]]] = {
+    "exec": _exec,
+    "terminal": _terminal,
+    "attach": _attach,
+    "console": _console,
+    "put": _put,
+    "get": _get,
+}

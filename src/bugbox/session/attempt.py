@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a learner asks about an attempt: is it fixed, help me, show me; and what is remembered."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+
+from bugbox.errors import BugboxError, GuestError, MachineLost, StateError, UserError
+from bugbox.host.bridge import in_thread
+from bugbox.paths import Home
+from bugbox.puzzle.check import Report, run_checks
+from bugbox.puzzle.definition import Puzzle
+from bugbox.puzzle.hint import every_hint, give, next_hint
+from bugbox.puzzle.text import printable
+from bugbox.session.record import Record
+from bugbox.session.session import Session
+
+__all__ = ["Attempt"]
+
+#: A person types a verb a few times a minute; a loop in the guest does not get more than that.
+_BURST = 5
+_SECONDS_EACH = 2.0
+_TOO_MANY = (b"Too many questions; wait a moment.\n", 75)
+
+
+class Attempt:
+    """One learner, one puzzle, one session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._checking = anyio.Lock()
+        self._tokens = float(_BURST)
+        self._counted = time.monotonic()
+
+    @property
+    def puzzle(self) -> Puzzle:
+        """The puzzle; UserError for a bare machine."""
+        if self.session.plan.puzzle is None:
+            raise UserError(f"{self.session.id} is a bare machine: there is no puzzle to it")
+        return self.session.plan.puzzle
+
+    async def check(self) -> dict[str, Any]:
+        """Run the checks; there is a verdict also when the machine no longer answers."""
+        puzzle, session = self.puzzle, self.session
+        async with self._checking:
+            try:
+                guest: Any = await session.lifeline()
+            except MachineLost as error:
+                guest = _Silent(error)
+            report = await run_checks(
+                puzzle, guest, {}, factor=session.host.settings.timeout_factor
+            )
+            await in_thread(self._remember, report)
+        return report.as_json()
+
+    def _remember(self, report: Report) -> None:
+        ledger = self.session.ledger
+        record = ledger.record
+        changes: dict[str, Any] = {"checks_run": record.checks_run + 1}
+        if report.solved is False:
+            changes["checks_failed"] = record.checks_failed + 1
+        first = report.solved is True and not record.solved_after
+        if first:
+            changes["solved_after"] = max(0.001, time.time() - record.started)
+        record = ledger.write(**changes)
+        if first:
+            _note_solved(self.session.host.home, record)
+
+    async def hint(
+        self, n: int | None = None, *, all: bool = False, now: bool = False
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Give a hint, or all of them; remember which were given."""
+        puzzle, record = self.puzzle, self.session.record
+        if all:
+            hints = every_hint(puzzle)
+        else:
+            pace = {
+                "elapsed_s": max(0.0, time.time() - record.started),
+                "failed_checks": record.checks_failed,
+            }
+            given = max(record.hints, default=0)
+            hints = [
+                give(puzzle, n, **pace)  # type: ignore[arg-type]
+                if n is not None
+                else next_hint(puzzle, given, now=now, **pace)  # type: ignore[arg-type]
+            ]
+        told = {hint.n for hint in hints if hint.text is not None}
+        if not told <= set(record.hints):
+            seen = tuple(sorted(told | set(record.hints)))
+            await in_thread(self.session.ledger.write, hints=seen)
+        return [hint.as_json() for hint in hints] if all else hints[0].as_json()
+
+    async def solution(self, *, give_up: bool = False) -> dict[str, Any]:
+        """Tell the solution to whoever solved it or gives up; StateError otherwise."""
+        puzzle, record = self.puzzle, self.session.record
+        if not (record.solved_after or record.gave_up or give_up):
+            raise StateError(
+                f"{record.id} is not solved yet",
+                hint=f"bugbox solution {record.id} --give-up shows it anyway",
+            )
+        if not record.solved_after and not record.gave_up:
+            await in_thread(self.session.ledger.write, gave_up=True)
+        solve = puzzle.solve.text.decode(errors="replace") if puzzle.solve else ""
+        return {
+            "id": record.id,
+            "puzzle": puzzle.name,
+            "title": puzzle.title,
+            "text": puzzle.walkthrough,
+            "script": solve,
+            "debrief": puzzle.debrief,
+        }
+
+    def story(self) -> dict[str, Any]:
+        """Return what there is to read, and how far the learner is."""
+        record, puzzle = self.session.record, self.puzzle
+        return {
+            "id": record.id,
+            "puzzle": puzzle.name,
+            "folder": record.folder,
+            "title": puzzle.title,
+            "goal": puzzle.manifest.summary,
+            "text": puzzle.description,
+            "state": self.session.state,
+            "solved": bool(record.solved_after),
+            "solved_after_s": round(record.solved_after, 1),
+            "elapsed_s": round(max(0.0, time.time() - record.started), 1),
+            "hints_used": len(record.hints),
+            "hints_of": len(puzzle.hints),
+            "checks_run": record.checks_run,
+            "debrief": puzzle.debrief if record.solved_after or record.gave_up else "",
+            "next": list(puzzle.manifest.next),
+        }
+
+    async def asked(self, verb: str, args: Sequence[str]) -> tuple[bytes, int]:
+        """Answer `bugbox check|hint|story` typed in the guest: text and an exit status."""
+        if not self._allowed():
+            return _TOO_MANY
+        try:
+            if verb == "check":
+                return _check_text(await self.check())
+            if verb == "hint":
+                return _hint_text(await self.hint(*_number(args), now="--now" in args))
+            if verb == "story":
+                puzzle = self.puzzle
+                return _encode(f"{puzzle.title}\n\n{puzzle.description}"), 0
+        except BugboxError as error:
+            return _encode(error.message), error.exit_status
+        return b"bugbox: check, hint and story work in here.\n", 2
+
+    def _allowed(self) -> bool:
+        now = time.monotonic()
+        self._tokens = min(_BURST, self._tokens + (now - self._counted) / _SECONDS_EACH)
+        self._counted = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class _Silent:
+    """A guest that does not answer: each check gets its verdict from that."""
+
+    def __init__(self, why: MachineLost) -> None:
+        self._why = why
+
+    async def ping(self, timeout: float) -> float:
+        """Raise."""
+        raise GuestError(self._why.message)
+
+    async def script(self, *_: object, **__: object) -> Any:
+        """Raise."""
+        raise GuestError(self._why.message)
+
+
+def _note_solved(home: Home, record: Record) -> None:
+    """Add a line to progress.jsonl. One short append is whole, whoever else appends."""
+    line = {
+        "event": "solved",
+        "puzzle": record.puzzle,
+        "id": record.id,
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(record.solved_after, 1),
+        "hints": len(record.hints),
+        "checks": record.checks_run,
+        "gave_up": record.gave_up,
+    }
+    fd = os.open(home.progress, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(line).encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _number(args: Sequence[str]) -> tuple[int, ...]:
+    numbers = [arg for arg in args if arg.isascii() and arg.isdigit() and len(arg) < 5]
+    return (int(numbers[0]),) if numbers else ()
+
+
+def _encode(text: str) -> bytes:
+    return printable(text).rstrip("\n").encode(errors="replace") + b"\n"
+
+
+def _check_text(report: Mapping[str, Any]) -> tuple[bytes, int]:
+    lines = []
+    for check in report["checks"]:
+        lines.append(f"{check['status']:>8}  {check['title']}")
+        if check["message"]:
+            lines.append(f"          {check['message']}")
+    verdict = {True: ("Solved.", 0), False: ("Not solved yet.", 1), None: ("Undecided.", 4)}
+    told, status = verdict[report["solved"]]
+    return _encode("\n".join([*lines, told])), status
+
+
+def _hint_text(hint: Any) -> tuple[bytes, int]:
+    head = f"Hint {hint['n']} of {hint['of']}: {hint['title']}"
+    if hint["text"] is None:
+        wait = hint["next_in_s"]
+        when = f"in {wait} s" if wait else "after more checks"
+        return _encode(f"{head}\nMeant for later ({when}); bugbox hint --now gives it."), 0
+    return _encode(f"{head}\n\n{hint['text']}"), 0

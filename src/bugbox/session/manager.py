@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All sessions that this process keeps: the seam between whoever asks and the machines.
+
+The keeper calls it for its clients; a command with `--no-keeper` calls it for itself. It knows
+neither. `answer(verb, args)` takes the verbs of docs/reference/keeper-protocol.md that end in one
+answer; those that end in a stream have a method each. Cancelling a call takes back what it began.
+Use it as `async with Manager(home, settings) as manager`, under anyio's cancel scopes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from bugbox.config import Settings
+from bugbox.errors import BugboxError, NotBuilt, NotFound, UserError
+from bugbox.host.bridge import in_thread
+from bugbox.paths import Home
+from bugbox.puzzle import catalogue
+from bugbox.session import adoption, prepare, record
+from bugbox.session.attempt import Attempt
+from bugbox.session.drivers import choose
+from bugbox.session.evidence import debug, logs
+from bugbox.session.plan import Plan, of_image, of_puzzle
+from bugbox.session.provision import Host, provision
+from bugbox.session.reaper import collect
+from bugbox.session.session import Session
+from bugbox.session.stopwatch import Stopwatch
+
+__all__ = ["Manager"]
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[Mapping[str, Any]], Awaitable[Any]]
+
+
+class Manager:
+    """Starts, finds and ends sessions."""
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        self.home = home
+        self.settings = settings
+        self._attempts: dict[str, Attempt] = {}
+        self._adopting = anyio.Lock()
+        self._tasks: TaskGroup | None = None
+        self._verbs: dict[str, Answer] = {
+            "start": self._start,
+            "check": self._check,
+            "hint": self._hint,
+            "solution": self._solution,
+            "story": self._story,
+            "reset": self._reset,
+            "resume": self._resume,
+            "stop": self._stop,
+            "ps": self._ps,
+            "logs": self._logs,
+            "debug": self._debug,
+        }
+
+    async def __aenter__(self) -> Manager:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go of every machine; none is ended."""
+        assert self._tasks is not None
+        with anyio.CancelScope(shield=True):
+            for attempt in self._attempts.values():
+                await attempt.session.release()
+        self._attempts.clear()
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)
+
+    @property
+    def count(self) -> int:
+        """How many sessions this process keeps."""
+        return len(self._attempts)
+
+    @property
+    def verbs(self) -> frozenset[str]:
+        """What `answer` takes."""
+        return frozenset(self._verbs)
+
+    async def answer(self, verb: str, args: Mapping[str, Any]) -> Any:
+        """Do what a verb says; plain values, ready for JSON."""
+        return await self._verbs[verb](args)
+
+    async def adopt_all(self) -> None:
+        """Finish what dead processes left half-made; take over what nobody keeps."""
+        async with self._adopting:
+            await in_thread(collect, self.home)
+            async with anyio.create_task_group() as group:
+                for id in await in_thread(record.ids, self.home):
+                    if id not in self._attempts:
+                        group.start_soon(self._adopt, id)
+
+    async def _adopt(self, id: str) -> None:
+        try:
+            session = await adoption.adopt(self.home, self.settings, id, self._spawn)
+        except BugboxError as error:
+            log.warning("%s cannot be adopted: %s", id, error)
+            return
+        except Exception:
+            log.exception("%s cannot be adopted", id)
+            return
+        if session is not None:
+            self._keep(session)
+            self._spawn(session.follow_up)
+
+    def _keep(self, session: Session) -> Attempt:
+        attempt = Attempt(session)
+        session.asked = attempt.asked
+        self._attempts[session.id] = attempt
+        return attempt
+
+    def _spawn(self, task: Callable[[], Awaitable[None]]) -> None:
+        async def guarded() -> None:
+            try:
+                await task()
+            except Exception:
+                log.exception("a background task failed")
+
+        assert self._tasks is not None
+        self._tasks.start_soon(guarded)
+
+    # Finding the one that is meant.
+
+    async def find(self, ref: object) -> Attempt:
+        """Return the session that an id, a prefix, a puzzle's name or nothing at all means."""
+        if ref is not None and not isinstance(ref, str):
+            raise UserError(f"id: expected text, got {ref!r}")
+        await self._adopt_new()
+        found = [
+            attempt for attempt in self._attempts.values() if not ref or _is_meant(attempt, ref)
+        ]
+        exact = self._attempts.get(ref or "")
+        if exact or len(found) == 1:
+            return exact or found[0]
+        choices = sorted(attempt.session.id for attempt in found) or sorted(self._attempts)
+        hint = f"one of {', '.join(choices)}" if choices else "bugbox start NAME"
+        if not self._attempts:
+            raise NotFound("no session runs", hint=hint)
+        if not found:
+            raise NotFound(f"no session {ref}", hint=hint)
+        raise UserError("which session? " + (ref or "more than one runs"), hint=hint)
+
+    async def _adopt_new(self) -> None:
+        ids = await in_thread(record.ids, self.home)
+        if any(id not in self._attempts for id in ids):
+            await self.adopt_all()
+
+    # Verbs.
+
+    async def _start(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        watch = Stopwatch()
+        if args.get("disk", "auto") not in ("auto", "qcow2"):
+            raise UserError(f"disk {args['disk']} is not supported yet", hint="use qcow2")
+        if args.get("seed") is not None:
+            raise UserError("a seed chooses variants, which are not supported yet")
+        with watch.stage("find"):
+            plan = await in_thread(self._plan, args)
+            parts = await self._parts(plan)
+            host = self._host(str(args.get("driver", "auto")))
+        ledger, machine = await provision(plan, parts, host, watch)
+        session = self._keep(Session(ledger, plan, host, machine, self._spawn)).session
+        return {
+            "id": session.id,
+            "state": session.state,
+            "clone": False,
+            "timings_ms": ledger.record.timings_ms,
+            "degraded": list(ledger.record.degraded),
+        }
+
+    def _host(self, driver: str) -> Host:
+        return Host(
+            home=self.home,
+            settings=self.settings,
+            driver=choose(self.home, self.settings, driver),
+        )
+
+    def _plan(self, args: Mapping[str, Any]) -> Plan:
+        if args.get("image"):
+            return of_image(str(args["image"]))
+        where = catalogue.roots(self.settings.puzzles)
+        return of_puzzle(catalogue.find(str(args["puzzle"]), where, Path("/")))
+
+    async def _parts(self, plan: Plan) -> prepare.Prepared:
+        parts = await in_thread(prepare.find, self.home, self.settings, plan.puzzle or plan.base)
+        if parts is None:
+            raise NotBuilt(f"{plan.name} is not built yet", hint=f"bugbox build {plan.name}")
+        return parts
+
+    async def _check(self, args: Mapping[str, Any]) -> Any:
+        return await (await self.find(args.get("id"))).check()
+
+    async def _hint(self, args: Mapping[str, Any]) -> Any:
+        attempt = await self.find(args.get("id"))
+        n = args.get("n")
+        return await attempt.hint(
+            None if n is None else int(n), all=bool(args.get("all")), now=bool(args.get("now"))
+        )
+
+    async def _solution(self, args: Mapping[str, Any]) -> Any:
+        attempt = await self.find(args.get("id"))
+        return await attempt.solution(give_up=bool(args.get("give_up")))
+
+    async def _story(self, args: Mapping[str, Any]) -> Any:
+        return (await self.find(args.get("id"))).story()
+
+    async def _reset(self, args: Mapping[str, Any]) -> Any:
+        session = (await self.find(args.get("id"))).session
+        if session.plan.puzzle:
+            session.plan = await in_thread(self._plan, {"puzzle": str(session.plan.folder)})
+        return await session.reset(await self._parts(session.plan))
+
+    async def _resume(self, args: Mapping[str, Any]) -> Any:
+        return await (await self.find(args.get("id"))).session.resume()
+
+    async def _stop(self, args: Mapping[str, Any]) -> Any:
+        await self._adopt_new()
+        if args.get("all"):
+            chosen = list(self._attempts.values())
+        else:
+            chosen = [await self.find(id) for id in args.get("ids") or [None]]
+        failures: list[BugboxError] = []
+        stopped: list[str] = []
+
+        async def stop(attempt: Attempt) -> None:
+            try:
+                await attempt.session.stop()
+            except BugboxError as error:
+                failures.append(error)
+                return
+            self._attempts.pop(attempt.session.id, None)
+            stopped.append(attempt.session.id)
+
+        async with anyio.create_task_group() as group:
+            for attempt in {attempt.session.id: attempt for attempt in chosen}.values():
+                group.start_soon(stop, attempt)
+        if failures:
+            raise failures[0]
+        return {"stopped": sorted(stopped)}
+
+    async def _ps(self, args: Mapping[str, Any]) -> Any:
+        await self._adopt_new()
+        rows = [attempt.session for attempt in self._attempts.values()]
+        rows.sort(key=lambda session: session.record.started)
+        return [session.summary() for session in rows]
+
+    async def _logs(self, args: Mapping[str, Any]) -> Any:
+        which = str(args.get("which") or "console")
+        id = "" if which == "keeper" else (await self.find(args.get("id"))).session.id
+        return await in_thread(logs, self.home, id, which)
+
+    async def _debug(self, args: Mapping[str, Any]) -> Any:
+        session = (await self.find(args.get("id"))).session
+        return await in_thread(debug, self.home, session.record) | {
+            "summary": session.summary(),
+            "boot": dict(session.machine.lifeline.milestones) if session.machine else {},
+        }
+
+
+def _is_meant(attempt: Attempt, ref: str) -> bool:
+    return attempt.session.id.startswith(ref) or attempt.session.record.puzzle == ref

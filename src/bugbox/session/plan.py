@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a session is to be: a puzzle's wishes, or a bare image's, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bugbox.puzzle.definition import Puzzle, Script
+
+__all__ = ["Plan", "of_image", "of_puzzle"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything about a session that does not depend on the host."""
+
+    name: str
+    title: str
+    base: str
+    #: None for a bare machine.
+    puzzle: Puzzle | None = None
+    user: str = "learner"
+    vcpus: int = 1
+    mem_mib: int = 256
+    disk_bytes: int = 2 << 30
+    boot_timeout: float = 60.0
+    guest_client: bool = True
+
+    @property
+    def folder(self) -> Path | None:
+        """The puzzle's folder."""
+        return self.puzzle.folder if self.puzzle else None
+
+    @property
+    def boot(self) -> Script | None:
+        """Runs at every boot: the surroundings."""
+        return self.puzzle.boot if self.puzzle else None
+
+    @property
+    def break_(self) -> Script | None:
+        """Runs once: the faults that live in memory."""
+        return self.puzzle.break_ if self.puzzle else None
+
+    @property
+    def ready(self) -> Script | None:
+        """Says whether the untouched machine is broken as told."""
+        return self.puzzle.ready if self.puzzle else None
+
+
+def of_puzzle(puzzle: Puzzle) -> Plan:
+    """Read a puzzle's wishes."""
+    wishes = puzzle.manifest
+    return Plan(
+        name=puzzle.name,
+        title=puzzle.title,
+        base=puzzle.base,
+        puzzle=puzzle,
+        user=wishes.user.name,
+        vcpus=wishes.machine.vcpus,
+        mem_mib=-(-wishes.machine.memory // (1 << 20)),
+        disk_bytes=wishes.machine.disk,
+        boot_timeout=wishes.boot.timeout,
+        guest_client=wishes.guest_client,
+    )
+
+
+def of_image(name: str) -> Plan:
+    """Describe a machine with nothing but the base image in it."""
+    return Plan(name=name, title=f"A machine with {name}", base=name, guest_client=False)

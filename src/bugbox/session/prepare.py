@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must be built before a session can start: kernel, initramfs, base image, the puzzle's layer.
+
+`find` looks and never builds: the keeper uses it. `ensure` builds: a command does so in its own
+process, where Ctrl-C reaches the builder as the signal it is. Both take a puzzle, or the name of
+a base image for a bare machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bugbox.config import Settings
+from bugbox.errors import UserError
+from bugbox.image import store
+from bugbox.image.store import BuiltImage, BuiltKernel, Estimate
+from bugbox.paths import Home
+from bugbox.puzzle.definition import Puzzle
+from bugbox.session.builder import BuiltLayer, ensure_layer, find_layer
+from bugbox.session.drivers import choose
+
+__all__ = ["Prepared", "ensure", "estimate", "find"]
+
+_LAYER = Estimate(what="the puzzle's layer", download_bytes=0, disk_bytes=64 << 20, seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything that sessions of one puzzle share."""
+
+    kernel: BuiltKernel
+    initrd: Path
+    image: BuiltImage
+    #: None for a bare machine.
+    layer: BuiltLayer | None
+
+
+def find(home: Home, settings: Settings, wanted: Puzzle | str) -> Prepared | None:
+    """Return what is built, or None when anything is missing. Quick; builds nothing."""
+    kernel = store.find_kernel(home)
+    initrd = store.find_initrd(home, kernel) if kernel else None
+    image = store.find_base(home, _base(wanted))
+    if kernel is None or initrd is None or image is None:
+        return None
+    _check_pin(wanted, image)
+    layer = None
+    if isinstance(wanted, Puzzle):
+        layer = find_layer(home, wanted, image)
+        if layer is None:
+            return None
+    return Prepared(kernel=kernel, initrd=initrd, image=image, layer=layer)
+
+
+def ensure(home: Home, settings: Settings, wanted: Puzzle | str) -> Prepared:
+    """Build whatever is missing; two processes that want the same thing build it once."""
+    home.prepare()
+    kernel = store.ensure_kernel(home, settings)
+    initrd = store.ensure_initrd(home, kernel)
+    image = store.ensure_base(home, settings, _base(wanted))
+    _check_pin(wanted, image)
+    layer = None
+    if isinstance(wanted, Puzzle):
+        driver = choose(home, settings)
+        layer = ensure_layer(home, settings, wanted, image, kernel, initrd, driver)
+    return Prepared(kernel=kernel, initrd=initrd, image=image, layer=layer)
+
+
+def estimate(home: Home, settings: Settings, wanted: Puzzle | str) -> list[Estimate]:
+    """Return what is missing, and about what each part takes. Empty: nothing is."""
+    missing = store.estimate(home, _base(wanted))
+    if isinstance(wanted, Puzzle):
+        image = store.find_base(home, wanted.base)
+        if image is None or find_layer(home, wanted, image) is None:
+            missing.append(_LAYER)
+    return missing
+
+
+def _base(wanted: Puzzle | str) -> str:
+    return wanted.base if isinstance(wanted, Puzzle) else wanted
+
+
+def _check_pin(wanted: Puzzle | str, image: BuiltImage) -> None:
+    if not isinstance(wanted, Puzzle) or wanted.base_digest is None:
+        return
+    if not image.digest.startswith(wanted.base_digest.removeprefix("sha256:")):
+        raise UserError(
+            f"{wanted.name} wants {wanted.base}@{wanted.base_digest}, "
+            f"and {image.name} here is sha256:{image.digest}",
+            hint="take the digest out of `base`, or build with the recipe that makes it",
+        )

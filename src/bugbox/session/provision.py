@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""THE MAIN PATH: from a puzzle to a machine somebody can work in.
+
+Read `provision`, `bring_up` and `make_ready` from top to bottom. Everything taken is written into
+the session's record before it is taken, and given back by session.reaper when any step fails,
+whether that step raised, was cancelled, or died with the whole process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import anyio
+
+from bugbox.config import Settings
+from bugbox.events import step
+from bugbox.host.bridge import in_thread
+from bugbox.machine.driver import Driver, Machine
+from bugbox.machine.spec import Drive, Kernel, MachineSpec
+from bugbox.machine.state import State
+from bugbox.paths import Home, SessionPaths
+from bugbox.session.description import from_json, to_json
+from bugbox.session.logs import console_tail
+from bugbox.session.plan import Plan
+from bugbox.session.prepare import Prepared
+from bugbox.session.ready import Boot, log_in, run_script, wait_for_ready_script, wait_for_systemd
+from bugbox.session.reaper import give_back
+from bugbox.session.record import Ledger, Phase, claim, load_all
+from bugbox.session.stopwatch import Stopwatch
+from bugbox.storage.disk import check_free, create_overlay
+
+__all__ = ["Host", "boot_same_disk", "bring_up", "make_ready", "provision"]
+
+#: What a session's disk needs at the very start; it grows as the guest writes.
+_DISK_START_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What every session is made with, chosen once at the edge."""
+
+    home: Home
+    settings: Settings
+    driver: Driver
+
+
+async def provision(
+    plan: Plan, parts: Prepared, host: Host, watch: Stopwatch
+) -> tuple[Ledger, Machine]:
+    """Give `plan` a machine of its own; take everything back if any step fails."""
+    async with AsyncExitStack() as undo:
+        ledger = await in_thread(
+            claim,
+            host.home,
+            plan.name,
+            folder=str(plan.folder or ""),
+            title=plan.title,
+            user=plan.user,
+            driver=host.driver.name,
+            started=time.time(),
+        )
+        undo.push_async_callback(_shielded, lambda: in_thread(give_back, ledger))
+        machine = await bring_up(ledger, plan, parts, host, watch)
+        await in_thread(ledger.write, phase=Phase.HANDED_OVER, timings_ms=watch.as_ms())
+        undo.pop_all()
+        return ledger, machine
+
+
+async def bring_up(
+    ledger: Ledger, plan: Plan, parts: Prepared, host: Host, watch: Stopwatch
+) -> Machine:
+    """Boot a fresh machine for a session, on a fresh disk, until it is ready."""
+    async with AsyncExitStack() as undo:
+        spec = await in_thread(_spec, ledger, plan, parts, host)
+        with watch.stage("disk"), step("Disk"):
+            await in_thread(ledger.hold, "sockets")
+            await in_thread(_make_socket_folder, ledger.paths, spec.uid)
+            await in_thread(ledger.hold, "disk")
+            await in_thread(_make_disk, spec, plan.disk_bytes)
+        with watch.stage("vmm"), step("Boot"):
+            await in_thread(ledger.write, holds=(*ledger.record.holds, "vmm"), spec=to_json(spec))
+            machine = await host.driver.boot(spec, ledger.process_started)
+            undo.push_async_callback(_shielded, lambda: machine.stop(0.0))
+        await make_ready(machine, ledger, plan, host.settings, watch, new=True)
+        undo.pop_all()
+        return machine
+
+
+async def boot_same_disk(ledger: Ledger, plan: Plan, host: Host, watch: Stopwatch) -> Machine:
+    """Boot a session again whose VMM is gone: same disk, same identity."""
+    async with AsyncExitStack() as undo:
+        spec = from_json(ledger.record.spec)
+        await in_thread(_make_socket_folder, ledger.paths, spec.uid)
+        with watch.stage("vmm"), step("Boot"):
+            machine = await host.driver.boot(spec, ledger.process_started)
+            undo.push_async_callback(_shielded, lambda: machine.stop(0.0))
+        await make_ready(machine, ledger, plan, host.settings, watch, new=False)
+        undo.pop_all()
+        return machine
+
+
+async def make_ready(
+    machine: Machine,
+    ledger: Ledger,
+    plan: Plan,
+    settings: Settings,
+    watch: Stopwatch,
+    *,
+    new: bool,
+) -> None:
+    """Follow a boot to its end. `new`: nobody has worked here yet, so break it and look at it."""
+    with watch.stage("kernel"):
+        await machine.wait_lifeline()
+    boot = Boot(
+        lifeline=machine.lifeline,
+        console=lambda: console_tail(ledger.paths),
+        deadline=asyncio.get_running_loop().time() + plan.boot_timeout * settings.timeout_factor,
+        factor=settings.timeout_factor,
+    )
+    if not plan.guest_client:
+        await machine.lifeline.guest_client(False)
+    with watch.stage("systemd"), step("Start services"):
+        degraded = await wait_for_systemd(boot)
+    with watch.stage("scripts"):
+        if plan.boot:
+            await run_script(boot, plan.boot)
+        if plan.break_ and new:
+            await run_script(boot, plan.break_)
+        if plan.boot or (plan.break_ and new):
+            degraded = await wait_for_systemd(boot)
+    if degraded and plan.puzzle is None:
+        raise boot.failed(f"units failed: {', '.join(degraded)}")
+    if plan.ready and new:
+        with watch.stage("ready"), step("Wait for ready.sh"):
+            await wait_for_ready_script(boot, plan.ready)
+    with watch.stage("login"), step("Log in"):
+        await log_in(boot, plan.user)
+    await machine.reached(State.READY)
+    await in_thread(
+        ledger.write,
+        state=str(State.READY),
+        reason="",
+        degraded=degraded,
+        boots=ledger.record.boots + 1,
+    )
+
+
+def _spec(ledger: Ledger, plan: Plan, parts: Prepared, host: Host) -> MachineSpec:
+    paths = ledger.paths
+    below = Drive(id="base", path=parts.image.rootfs, format="raw", read_only=True)
+    if parts.layer:
+        below = Drive(
+            id="layer", path=parts.layer.disk, format="qcow2", read_only=True, backing=below
+        )
+    return MachineSpec(
+        id=ledger.record.id,
+        kernel=Kernel(
+            vmlinux=parts.kernel.vmlinux, initrd=parts.initrd, release=parts.kernel.release
+        ),
+        drives=(Drive(id="root", path=paths.disk, format="qcow2", backing=below),),
+        vcpus=plan.vcpus,
+        mem_mib=plan.mem_mib,
+        root=paths.root,
+        runtime=paths.runtime,
+        uid=_own_uid(host, ledger.record.id),
+        boot_timeout=plan.boot_timeout,
+    )
+
+
+def _own_uid(host: Host, id: str) -> int | None:
+    """Pick a user for the VMM that no other session's VMM has; None: we are not root."""
+    if os.geteuid() != 0 or host.settings.uid_base == 0:
+        return None
+    taken = {record.spec.get("uid") for record in load_all(host.home)}
+    start = zlib.crc32(id.encode()) & 0xFFFF
+    free = (host.settings.uid_base + (start + n) % 0x10000 for n in range(0x10000))
+    return next(uid for uid in free if uid not in taken)
+
+
+def _make_socket_folder(paths: SessionPaths, uid: int | None) -> None:
+    paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if uid is not None:
+        os.chown(paths.runtime, uid, uid)
+
+
+def _make_disk(spec: MachineSpec, size_bytes: int) -> None:
+    root = spec.drives[0]
+    assert root.backing is not None
+    check_free(root.path.parent, _DISK_START_BYTES)
+    root.path.unlink(missing_ok=True)
+    create_overlay(
+        root.path,
+        backing=root.backing.path,
+        backing_format=root.backing.format,
+        size_bytes=size_bytes,
+    )
+
+
+async def _shielded(undo: Callable[[], Awaitable[None]]) -> None:
+    """Take something back even while we are being cancelled; every such step is bounded."""
+    with anyio.CancelScope(shield=True):
+        await undo()

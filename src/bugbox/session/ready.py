@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When is a machine ready? When a person could work in it, and it is broken as told.
+
+    systemd has started everything   -> boot.sh, and break.sh on a new machine
+    ready.sh says 0                  -> a real login of the learner answers a typed command
+
+Each step that fails says what it ran, what came out, and what the console said last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bugbox.errors import BootFailed, GuestError
+from bugbox.machine.lifeline.shell import Lifeline, Result, Terminal
+from bugbox.puzzle.definition import Script
+from bugbox.puzzle.text import one_line, printable
+
+__all__ = ["Boot", "log_in", "run_script", "wait_for_ready_script", "wait_for_systemd"]
+
+#: Statuses of a script that will not change by waiting: it cannot be run, or not found.
+_HOPELESS = (126, 127)
+_LOGIN_ROWS, _LOGIN_COLS = 24, 80
+_LOGIN_OUTPUT_LIMIT = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """One boot of one machine, and how long it may still take."""
+
+    lifeline: Lifeline
+    #: The last lines of the console, for the evidence.
+    console: Callable[[], Sequence[str]]
+    #: asyncio's clock.
+    deadline: float
+    #: Multiplies the time one question may take.
+    factor: float = 1.0
+
+    @property
+    def left(self) -> float:
+        """Seconds until the boot counts as failed."""
+        return self.deadline - asyncio.get_running_loop().time()
+
+    def failed(self, what: str, output: str = "") -> BootFailed:
+        """Make the error that says what went wrong, with all the evidence."""
+        console = "\n".join(printable(line) for line in self.console())
+        parts = [output.strip(), f"Last lines of the console:\n{console}" if console else ""]
+        return BootFailed(what, detail="\n".join(part for part in parts if part) or None)
+
+
+async def wait_for_systemd(boot: Boot) -> tuple[str, ...]:
+    """Wait until systemd has nothing left to start; return the units that failed."""
+    # Until systemd listens, systemctl fails at once; then --wait is answered when the boot is over.
+    argv = ["systemctl", "is-system-running", "--wait"]
+    result = None
+    while boot.left > 0:
+        try:
+            result = await boot.lifeline.run(argv, timeout=max(boot.left, 0.1))
+        except GuestError as error:
+            raise boot.failed(f"the machine was lost while it booted: {error}") from error
+        word = result.stdout.strip()
+        if word == b"running":
+            return ()
+        if word == b"degraded":
+            return await _failed_units(boot)
+        if word in (b"maintenance", b"stopping"):
+            raise boot.failed(f"systemd ended in the state {word.decode()}")
+        await asyncio.sleep(0.05)
+    said = one_line(result.stdout or result.stderr) if result else ""
+    raise boot.failed(f"systemd was not done in time ({said or 'it did not answer'})")
+
+
+async def _failed_units(boot: Boot) -> tuple[str, ...]:
+    argv = ["systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager"]
+    result = await boot.lifeline.run(argv, timeout=30 * boot.factor, limit=1 << 16)
+    lines = result.stdout.decode(errors="replace").splitlines()
+    return tuple(one_line(line.split()[0], 100) for line in lines if line.split())
+
+
+async def run_script(boot: Boot, script: Script, *, user: str = "root") -> None:
+    """Run boot.sh or break.sh; what it leaves running lives in a unit of its own."""
+    result = await _script(boot, script, user=user, flags=("unit",))
+    if result.timed_out:
+        raise boot.failed(f"{script.name} did not end in time", _output(result))
+    if result.code != 0:
+        raise boot.failed(f"{script.name} ended with status {result.code}", _output(result))
+
+
+async def wait_for_ready_script(boot: Boot, script: Script) -> None:
+    """Run ready.sh until it ends with 0; give up when the boot's time is over."""
+    pause = 0.05
+    while True:
+        result = await _script(boot, script, user="root", flags=())
+        if result.code == 0 and not result.timed_out:
+            return
+        how = "did not end in time" if result.timed_out else f"ended with status {result.code}"
+        if result.code in _HOPELESS or boot.left <= pause:
+            raise boot.failed(f"not broken as told: {script.name} {how}", _output(result))
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 1.0)
+
+
+async def _script(boot: Boot, script: Script, *, user: str, flags: Sequence[str]) -> Result:
+    try:
+        return await boot.lifeline.script(
+            script.text,
+            script.label,
+            user=user,
+            flags=flags,
+            timeout=max(boot.left, 0.1),
+            limit=1 << 16,
+        )
+    except GuestError as error:
+        raise boot.failed(f"{script.name}: {error}", error.detail or "") from error
+
+
+def _output(result: Result) -> str:
+    return printable(result.stdout + result.stderr)
+
+
+async def log_in(boot: Boot, user: str) -> None:
+    """Log in as the learner does, type a command, and wait for what it prints.
+
+    The command replaces the shell: the session ends by itself and leaves no line of history. The
+    answer is put together by printf, so the echo of what was typed cannot be mistaken for it.
+    """
+    left, right = secrets.token_hex(6), secrets.token_hex(6)
+    typed = f" exec printf '%s%s\\n' {left} {right}\n".encode()
+    answer = (left + right).encode()
+    seen = bytearray()
+    try:
+        async with asyncio.timeout(max(boot.left, 0.1)):
+            terminal = await boot.lifeline.terminal(
+                user=user, rows=_LOGIN_ROWS, cols=_LOGIN_COLS, term="dumb"
+            )
+            try:
+                await _talk(terminal, typed, answer, seen, 5 * boot.factor)
+            finally:
+                await boot.lifeline.hangup(terminal.id)
+                await terminal.close()
+    except TimeoutError:
+        raise boot.failed(f"{user}'s login shell did not answer in time", printable(bytes(seen))) from None
+    except GuestError as error:
+        raise boot.failed(f"{user} cannot log in: {error}", printable(bytes(seen))) from error
+
+
+async def _talk(
+    terminal: Terminal, typed: bytes, answer: bytes, seen: bytearray, patience: float
+) -> None:
+    """Type once there is something to type at, and again when nothing happens for a while."""
+    waiting_for_prompt = True
+    while answer not in seen:
+        try:
+            async with asyncio.timeout(patience):
+                item = await terminal.receive()
+        except TimeoutError:
+            waiting_for_prompt = True
+        else:
+            if item is None:
+                raise GuestError(f"the login ended: {one_line(bytes(seen[-200:]))}")
+            seen += item[1]
+            del seen[:-_LOGIN_OUTPUT_LIMIT]
+        if waiting_for_prompt:
+            waiting_for_prompt = False
+            await terminal.send(typed)

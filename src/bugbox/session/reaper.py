@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Give back what a session holds: at its end, after a failed start, and after somebody's death.
+
+One function does all three, driven by the record alone, so the way that a test walks on every
+failed step is the way that `gc` walks after `kill -9`. Each step may be repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from bugbox.errors import NotFound, StateError
+from bugbox.host.proc import Process, start_time
+from bugbox.paths import Home, SessionPaths
+from bugbox.session.record import Ledger, Phase, abandoned, ids, take_over
+
+__all__ = ["collect", "end_vmm", "give_back"]
+
+log = logging.getLogger(__name__)
+
+_KILL_TIMEOUT = 10.0
+
+
+def give_back(ledger: Ledger) -> None:
+    """End the machine, remove its sockets and its folder, in that order; let go of the lock."""
+    ledger.write(phase=Phase.ENDING)
+    end_vmm(ledger.paths, ledger.record.process)
+    shutil.rmtree(ledger.paths.runtime, ignore_errors=True)
+    _remove(ledger.paths)
+    ledger.close()
+
+
+def end_vmm(paths: SessionPaths, process: Process | None) -> None:
+    """Kill a session's VMM, and any that was started but not written down yet."""
+    for each in [*([process] if process else []), *_strays(paths.runtime)]:
+        each.kill()
+        if not each.wait_gone(_KILL_TIMEOUT):
+            raise StateError(f"process {each.pid} does not end", hint="look at it with ps")
+
+
+def collect(home: Home) -> list[str]:
+    """Finish what dead processes left half-made or half-ended; return what was removed.
+
+    A session that was handed over is never touched: its owner ends it. Nor is one that somebody
+    has locked.
+    """
+    removed = []
+    for id in ids(home):
+        if _collect_one(home, id):
+            removed.append(id)
+    for folder in _orphaned_sockets(home):
+        for stray in _strays(folder):
+            stray.kill()
+            stray.wait_gone(_KILL_TIMEOUT)
+        shutil.rmtree(folder, ignore_errors=True)
+        removed.append(f"sockets of {folder.name}")
+    return removed
+
+
+def _collect_one(home: Home, id: str) -> bool:
+    try:
+        ledger = take_over(home, id)
+    except (NotFound, StateError) as error:
+        return _collect_without_record(home, id, isinstance(error, NotFound))
+    if ledger is None:
+        return False
+    if ledger.record.phase is Phase.HANDED_OVER:
+        ledger.close()
+        return False
+    log.info("giving back %s, left %s by a process that died", id, ledger.record.phase)
+    give_back(ledger)
+    return True
+
+
+def _collect_without_record(home: Home, id: str, never_written: bool) -> bool:
+    """Remove a folder whose maker died before its first record. One we cannot read stays."""
+    if not never_written:
+        log.warning("%s: the record cannot be read; remove the folder by hand", id)
+        return False
+    with abandoned(home, id) as ours:
+        if not ours or home.session(id).record.exists():
+            return False
+        paths = home.session(id)
+        end_vmm(paths, None)
+        shutil.rmtree(paths.runtime, ignore_errors=True)
+        _remove(paths)
+        return True
+
+
+def _orphaned_sockets(home: Home) -> list[Path]:
+    try:
+        folders = [entry for entry in home.runtime.iterdir() if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+    return [folder for folder in folders if not home.session(folder.name).root.is_dir()]
+
+
+def _strays(runtime: Path) -> list[Process]:
+    """Processes of ours that name this session's own socket folder in an argument.
+
+    Between a VMM's start and the writing of its pid there is a moment; this closes it.
+    """
+    marker = os.fsencode(runtime) + b"/"
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            started = start_time(int(entry.name))
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            is_vmm = b"qemu" in arguments[0] or b"firecracker" in arguments[0]
+            if started and is_vmm and any(marker in each for each in arguments):
+                found.append(Process(pid=int(entry.name), started=started))
+    return found
+
+
+def _remove(paths: SessionPaths) -> None:
+    """Remove a session's folder, its record and lock last: until then it can be found."""
+    last = {paths.record.name, paths.lock.name}
+    with contextlib.suppress(FileNotFoundError):
+        for entry in list(paths.root.iterdir()):
+            if entry.name in last:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+    paths.record.unlink(missing_ok=True)
+    paths.lock.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        paths.root.rmdir()

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One learner's attempt: a machine that may reboot, power off or die, and what is kept across it.
+
+Whoever has a Session has its lock. The machine tells its states; the session follows a guest's
+reboot to its end, writes each state down, and wakes those who wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import anyio
+
+from bugbox.errors import BugboxError, GuestError, MachineLost, StateError
+from bugbox.host.bridge import in_thread
+from bugbox.machine.console import Console
+from bugbox.machine.driver import Machine
+from bugbox.machine.lifeline.shell import Lifeline
+from bugbox.machine.state import State
+from bugbox.session.logs import tail
+from bugbox.session.plan import Plan
+from bugbox.session.prepare import Prepared
+from bugbox.session.provision import Host, boot_same_disk, bring_up, make_ready
+from bugbox.session.reaper import end_vmm, give_back
+from bugbox.session.record import Ledger, Phase, Record
+from bugbox.session.stopwatch import Stopwatch
+
+__all__ = ["Session", "Spawn"]
+
+log = logging.getLogger(__name__)
+
+Spawn = Callable[[Callable[[], Awaitable[None]]], None]
+Asked = Callable[[str, list[str]], Awaitable[tuple[bytes, int]]]
+
+_GOING = frozenset({State.BOOTING, State.REBOOTING, State.STOPPING})
+#: Seconds that a question waits for a machine that is on its way up.
+_SETTLE_TIMEOUT = 120.0
+_RECONNECT_TIMEOUT = 5.0
+_CONSOLE_FIRST = 1 << 14
+
+
+class Session:
+    """A machine of somebody's own, for as long as this process keeps it."""
+
+    def __init__(
+        self, ledger: Ledger, plan: Plan, host: Host, machine: Machine | None, spawn: Spawn
+    ) -> None:
+        self.ledger = ledger
+        self.plan = plan
+        self.host = host
+        self.machine: Machine | None = None
+        #: One at a time: reset, resume, stop.
+        self.changing = anyio.Lock()
+        #: Why the last boot did not end well; empty when it did.
+        self.trouble = ""
+        #: Answers `bugbox check` typed in the guest.
+        self.asked: Asked = _nobody
+        #: Terminals that nobody is attached to, oldest first.
+        self.detached: list[str] = []
+        self._spawn = spawn
+        self._changed = anyio.Event()
+        self._coming_back: anyio.CancelScope | None = None
+        if machine is not None:
+            self._take(machine)
+
+    @property
+    def id(self) -> str:
+        """What people type."""
+        return self.ledger.record.id
+
+    @property
+    def record(self) -> Record:
+        """What is written down."""
+        return self.ledger.record
+
+    @property
+    def state(self) -> str:
+        """Where the machine is in its life; a failed boot counts as failed."""
+        if self.machine is None:
+            return self.record.state
+        return str(State.FAILED if self.trouble else self.machine.state)
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready."""
+        return self.trouble or (self.machine.reason if self.machine else self.record.reason)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the line that `ps` shows."""
+        record = self.record
+        return {
+            "id": record.id,
+            "puzzle": record.puzzle,
+            "state": self.state,
+            "started": _iso(record.started),
+            "driver": record.driver,
+            "disk": record.disk,
+            "memory_mib": self.plan.mem_mib,
+            "reason": self.reason,
+            "solved": record.solved_after > 0,
+        }
+
+    async def lifeline(self) -> Lifeline:
+        """Return the agent, connected; wait for a boot under way. StateError, MachineLost."""
+        await self.settled()
+        machine = self.machine
+        if machine is None or machine.state in (State.OFF, State.FAILED, State.STOPPED):
+            raise StateError(
+                f"{self.id} is {self.state}" + (f": {self.reason}" if self.reason else ""),
+                hint=f"bugbox resume {self.id}",
+            )
+        if machine.state in (State.PAUSED, State.STALLED):
+            why = "the host's disk is full" if machine.state is State.STALLED else "it was paused"
+            raise StateError(f"{self.id} stands still: {why}", hint=f"bugbox resume {self.id}")
+        if not machine.lifeline.connected:
+            await self._reconnect(machine.lifeline)
+        return machine.lifeline
+
+    async def _reconnect(self, lifeline: Lifeline) -> None:
+        try:
+            await lifeline.connect(_RECONNECT_TIMEOUT * self.host.settings.timeout_factor)
+        except GuestError as error:
+            raise MachineLost(
+                f"{self.id} no longer answers", hint=f"bugbox reset {self.id}"
+            ) from error
+
+    async def console(self) -> AsyncGenerator[bytes, None]:
+        """Yield what the serial console says: the end of what it said first, then all to come."""
+        machine = self.machine
+        if machine is None:
+            raise StateError(f"{self.id} is {self.state}", hint=f"bugbox logs {self.id} --console")
+        yield await in_thread(tail, self.ledger.paths.console, _CONSOLE_FIRST)
+        console: Console | None = getattr(machine, "console", None)
+        if console is None:
+            return
+        with console.follow() as follower:
+            while (part := await follower.receive()) is not None:
+                yield part
+
+    async def hang_up(self, terminal: str) -> None:
+        """End a shell that nobody is attached to."""
+        if self.machine is not None and self.machine.lifeline.connected:
+            await self.machine.lifeline.hangup(terminal)
+
+    async def settled(self, timeout: float = _SETTLE_TIMEOUT) -> None:
+        """Wait until the machine is not on its way from one state to another."""
+        with anyio.move_on_after(timeout * self.host.settings.timeout_factor):
+            while self.machine and self.machine.state in _GOING and not self.trouble:
+                await self._changed.wait()
+
+    async def changed(self, timeout: float) -> bool:
+        """Wait for the next change of state; False when none came."""
+        event = self._changed
+        with anyio.move_on_after(timeout):
+            await event.wait()
+        return event.is_set()
+
+    async def follow_up(self) -> None:
+        """After adoption: finish a boot that the last keeper did not see the end of."""
+        if self.machine and self.machine.state in (State.BOOTING, State.REBOOTING):
+            await self._come_back()
+
+    async def reset(self, parts: Prepared) -> dict[str, Any]:
+        """Throw the disk away and boot a fresh machine under the same id."""
+        async with self.changing:
+            watch = Stopwatch()
+            await self._end_machine(0.0)
+            await in_thread(
+                self.ledger.write, boots=0, state=str(State.BOOTING), reason="", degraded=()
+            )
+            await self._boot(lambda: bring_up(self.ledger, self.plan, parts, self.host, watch))
+            return {"id": self.id, "state": self.state, "clone": False, "timings_ms": watch.as_ms()}
+
+    async def resume(self) -> dict[str, Any]:
+        """Let it run on, or boot it again on the same disk."""
+        async with self.changing:
+            watch = Stopwatch()
+            machine = self.machine
+            if machine is not None and machine.state in (State.PAUSED, State.STALLED):
+                await machine.resume()
+            elif machine is not None and machine.state is State.READY and not self.trouble:
+                pass
+            elif machine is not None and machine.process.alive:
+                await machine.reset()
+                await self._come_back(watch)
+                if self.trouble:
+                    raise GuestError(self.trouble, hint=f"bugbox reset {self.id}")
+            else:
+                await self._end_machine(0.0)
+                await self._boot(lambda: boot_same_disk(self.ledger, self.plan, self.host, watch))
+            return {"id": self.id, "state": self.state, "clone": False, "timings_ms": watch.as_ms()}
+
+    async def stop(self) -> None:
+        """End it and remove all of it."""
+        async with self.changing:
+            await in_thread(self.ledger.write, phase=Phase.ENDING)
+            await self._end_machine(0.0)
+            await in_thread(give_back, self.ledger)
+            self._wake()
+
+    async def release(self) -> None:
+        """Let go of the machine without ending it: another process may adopt it."""
+        if self._coming_back:
+            self._coming_back.cancel()
+        if self.machine is not None:
+            await self.machine.release()
+        self.ledger.close()
+
+    async def _boot(self, boot: Callable[[], Awaitable[Machine]]) -> None:
+        try:
+            self._take(await boot())
+        except BaseException as error:
+            reason = error.message if isinstance(error, BugboxError) else "interrupted"
+            with anyio.CancelScope(shield=True):
+                await in_thread(self.ledger.write, state=str(State.FAILED), reason=reason)
+            self._wake()
+            raise
+        self._wake()
+
+    async def _end_machine(self, grace: float) -> None:
+        if self._coming_back:
+            self._coming_back.cancel()
+        machine, self.machine, self.trouble = self.machine, None, ""
+        if machine is not None:
+            await machine.stop(grace)
+        await in_thread(end_vmm, self.ledger.paths, self.record.process)
+
+    def _take(self, machine: Machine) -> None:
+        self.machine = machine
+        self.trouble = ""
+        machine.watch(self._on_state)
+        machine.lifeline.on_ask = lambda verb, args: self.asked(verb, args)
+
+    def _on_state(self, state: State) -> None:
+        if state is State.REBOOTING:
+            self.trouble = ""
+            self._spawn(self._come_back)
+        self._spawn(self._write_state)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _write_state(self) -> None:
+        if self.record.phase is Phase.HANDED_OVER:
+            await in_thread(self.ledger.write, state=self.state, reason=self.reason)
+
+    async def _come_back(self, watch: Stopwatch | None = None) -> None:
+        """Follow a guest's reboot until it is ready again, or say why it is not."""
+        machine = self.machine
+        if machine is None:
+            return
+        if self._coming_back:
+            self._coming_back.cancel()
+        with anyio.CancelScope() as scope:
+            self._coming_back = scope
+            try:
+                await make_ready(
+                    machine,
+                    self.ledger,
+                    self.plan,
+                    self.host.settings,
+                    watch or Stopwatch(),
+                    new=False,
+                )
+            except BugboxError as error:
+                log.warning("%s did not come back: %s", self.id, error)
+                if machine is self.machine:
+                    self.trouble = error.message
+                    await self._write_state()
+        if self._coming_back is scope:
+            self._coming_back = None
+        self._wake()
+
+
+async def _nobody(verb: str, args: list[str]) -> tuple[bytes, int]:
+    return b"Nobody is there to answer.\n", 75
+
+
+def _iso(when: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))

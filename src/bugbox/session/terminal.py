@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Somebody's seat at a machine: one shell in the guest, and the next one after a reboot."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import anyio
+
+from bugbox.errors import GuestError, MachineLost, StateError
+from bugbox.machine.lifeline.shell import Refused, Terminal
+from bugbox.machine.state import State
+from bugbox.session.session import Session
+
+__all__ = ["Ended", "Login", "Note", "Output", "Seat"]
+
+#: Seconds between a shell's end and the reboot that ended it.
+_REBOOT_GRACE = 90.0
+#: Shells that nobody is attached to, of one session; the oldest goes when there are more.
+_DETACHED_LIMIT = 8
+#: What guest/PROTOCOL.md says to the one whose terminal was attached by another.
+_TAKEN_OVER = "taken over"
+#: Seconds to ask systemd whether it is going down.
+_ASK_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Who sits down, and how."""
+
+    user: str
+    term: str = "xterm-256color"
+    rescue: bool = False
+    #: This command on a terminal, in place of a login.
+    argv: tuple[str | bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes for the screen."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something about the machine that the person should see; `terminal`: the new shell's id."""
+
+    text: str
+    state: str
+    terminal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The shell is over."""
+
+    code: int | None
+    signal: int | None = None
+
+
+class Seat:
+    """Receive and send; a guest's reboot shows up as notes in between."""
+
+    def __init__(self, session: Session, login: Login, rows: int, cols: int) -> None:
+        self.session = session
+        self._login = login
+        self._rows, self._cols = rows, cols
+        self._terminal: Terminal | None = None
+        self._over = False
+
+    @property
+    def terminal(self) -> str:
+        """The shell's id, for `attach`."""
+        return self._terminal.id if self._terminal else ""
+
+    async def sit_down(self) -> None:
+        """Open a new shell."""
+        lifeline = await self.session.lifeline()
+        self._terminal = await lifeline.terminal(
+            user=self._login.user,
+            rows=self._rows,
+            cols=self._cols,
+            term=self._login.term,
+            login=not self._login.rescue and not self._login.argv,
+            rescue=self._login.rescue,
+            argv=list(self._login.argv) or None,
+        )
+
+    async def come_back(self, terminal: str) -> None:
+        """Attach to the shell that we, or somebody before us, left running."""
+        lifeline = await self.session.lifeline()
+        self._terminal = await lifeline.attach(terminal, self._rows, self._cols)
+        if terminal in self.session.detached:
+            self.session.detached.remove(terminal)
+
+    async def send(self, data: bytes) -> None:
+        """Type. What is typed while no shell is there is lost."""
+        if self._terminal:
+            await self._terminal.send(data)
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the foreground group."""
+        if self._terminal:
+            await self._terminal.signal(number)
+
+    async def resize(self, rows: int, cols: int) -> None:
+        """Tell the size, also to shells to come."""
+        self._rows, self._cols = rows, cols
+        if self._terminal:
+            await self._terminal.resize(rows, cols)
+
+    async def leave(self) -> None:
+        """Stand up; the shell lives on. Only so many are kept that nobody sits at."""
+        terminal, self._terminal = self._terminal, None
+        if terminal is None or self._over:
+            return
+        await terminal.close()
+        left = self.session.detached
+        left.append(terminal.id)
+        while len(left) > _DETACHED_LIMIT:
+            with contextlib.suppress(GuestError), anyio.move_on_after(_ASK_TIMEOUT):
+                await self.session.hang_up(left.pop(0))
+
+    async def receive(self) -> Output | Note | Ended:
+        """Return what comes next; `Ended` is the last. GuestError when the machine is gone."""
+        if self._terminal is None:
+            return await self._next_shell()
+        try:
+            item = await self._terminal.receive()
+            if item is not None:
+                return Output(item[1])
+            status = await self._terminal.status()
+            ended = Ended(status.status, status.signal)
+        except Refused as error:
+            if error.step == _TAKEN_OVER:
+                self._over = True
+                raise GuestError("somebody else attached to this terminal") from error
+            ended = None
+        except GuestError:
+            ended = None
+        going_down = await self._going_down()
+        if ended is not None and not going_down:
+            self._over = True
+            return ended
+        old, self._terminal = self._terminal, None
+        if not going_down:
+            return await self._same_shell(old.id)
+        return await self._what_became_of_it(ended)
+
+    async def _going_down(self) -> bool:
+        """Whether the shell ended because the machine does."""
+        machine = self.session.machine
+        if machine is None or machine.state is not State.READY:
+            return True
+        timeout = _ASK_TIMEOUT * self.session.host.settings.timeout_factor
+        try:
+            lifeline = await self.session.lifeline()
+            result = await lifeline.run(
+                ["systemctl", "is-system-running"], timeout=timeout, limit=4096
+            )
+        except (GuestError, StateError):
+            return True
+        return result.stdout.strip() == b"stopping"
+
+    async def _same_shell(self, terminal: str) -> Note:
+        """The agent was killed and is back: its shells may have lived on, or not."""
+        try:
+            await self.come_back(terminal)
+        except GuestError:
+            await self.sit_down()
+            return Note("your shell was ended; this is a new one", "ready", self.terminal)
+        return Note("the connection to the machine is back", "ready", self.terminal)
+
+    async def _what_became_of_it(self, ended: Ended | None) -> Note | Ended:
+        """The shell is gone with the machine: wait until it is clear where that goes."""
+        session = self.session
+        grace = _REBOOT_GRACE * session.host.settings.timeout_factor
+        with anyio.move_on_after(grace):
+            while session.state == State.READY:
+                await session.changed(grace)
+        if session.state in (State.REBOOTING, State.BOOTING):
+            return Note("rebooting…", str(State.REBOOTING))
+        if session.state == State.OFF:
+            return ended or Ended(0)
+        if session.state == State.READY and ended:
+            return ended
+        raise _gone(session)
+
+    async def _next_shell(self) -> Note | Ended:
+        """Wait for the reboot's end and log in anew."""
+        await self.session.settled()
+        if self.session.state == State.OFF:
+            return Ended(0)
+        if self.session.state != State.READY:
+            raise _gone(self.session)
+        await self.sit_down()
+        return Note("the machine is back", str(State.READY), self.terminal)
+
+
+def _gone(session: Session) -> MachineLost:
+    why = f": {session.reason}" if session.reason else ""
+    return MachineLost(
+        f"{session.id} is {session.state}{why}",
+        hint=f"bugbox resume {session.id}, bugbox shell --rescue {session.id}, "
+        f"or bugbox reset {session.id}",
+    )
