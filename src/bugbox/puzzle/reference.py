@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of every key in docs/reference/puzzle-format.md, made from the models.
 
-`python -m bugbox.puzzle.reference` prints it; a test compares it with the page.
+A test compares it with the page, and says how to bring the page up to date.
 """
 
 from __future__ import annotations
@@ -46,7 +46,3 @@ def _default(field: FieldInfo, extra: dict[str, Any]) -> str:
     if value is None or value == () or value == {} or not isinstance(value, str | int):
         return ""
     return f"`{str(value).lower()}`"
-
-
-if __name__ == "__main__":
-    print(table(), end="")
