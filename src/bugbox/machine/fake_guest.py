@@ -150,7 +150,7 @@ class FakeGuest:
         self._ports: dict[int, _Port] = {}
         self._terminals: dict[str, _Terminal] = {}
         self._counter = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def serve(self, path: Path) -> None:
         """Listen on a UNIX socket."""
@@ -171,9 +171,11 @@ class FakeGuest:
             self._server.close()
         if self._writer is not None:
             self._writer.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._serving:
+            _, late = await asyncio.wait(self._serving, timeout=2.0)
+            for task in late:
+                task.cancel()
+        await asyncio.sleep(0)  # pipes close in a callback
 
     async def restart(self, started: str) -> None:
         """Forget the conversation: the guest booted again, or its lifeline was `revived`."""
@@ -202,6 +204,10 @@ class FakeGuest:
         if self._writer is not None:
             self._writer.close()
         self._writer = writer
+        task = asyncio.current_task()
+        if task is not None:
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
         self.answers = []
         decoder = Decoder(strict=False)
         decoder.hunt()
@@ -376,17 +382,18 @@ class FakeGuest:
         ]
         try:
             await port.opened((Tag.PID, child.pid))
-            status = await child.wait()
+            status = await _ended(child)
             await asyncio.wait(reading, timeout=0.5)
             return status
         finally:
             if child.returncode is None:
                 _kill_group(child.pid, signal.SIGKILL)
-                await child.wait()
+                await _ended(child)
             for task in (feeding, *reading):
                 task.cancel()
             await asyncio.gather(feeding, *reading, return_exceptions=True)
-            child.stdin.close()
+            # A pipe that nobody reads any more would keep the transport open for good.
+            child._transport.close()  # type: ignore[attr-defined]
 
     # Terminals.
 
@@ -446,7 +453,7 @@ class FakeGuest:
                     terminal.changed.clear()
                     await terminal.changed.wait()
             await port.eof(1)
-            status = await terminal.process.wait()
+            status = await _ended(terminal.process)
             await self._hang_up(terminal)
             return status
         finally:
@@ -532,6 +539,13 @@ class FakeGuest:
         await self._emit(Frame(Type.RESULT, 0, 0, pack_fields(answer)))
         if kind == "shutdown":
             self.on_shutdown(fields.text(Tag.NAME))
+
+
+async def _ended(child: asyncio.subprocess.Process) -> int:
+    """Wait for the process itself; its own `wait` also waits for whoever holds its pipes."""
+    while child.returncode is None:
+        await asyncio.sleep(0.003)
+    return child.returncode
 
 
 async def _pump(port: _Port, stream: int, source: asyncio.StreamReader) -> None:
