@@ -259,7 +259,7 @@ class _Parts:
 
 def _titled(n: int, text: str) -> HintText:
     """Make a hint of a file alone: its heading, if it starts with one, is the title."""
-    first, _, rest = text.strip().partition("\n")
+    first, _, rest = text.lstrip().partition("\n")
     if first.startswith("#"):
         return HintText(title=first.lstrip("# ") or f"Hint {n}", text=rest.lstrip("\n"))
     return HintText(title=f"Hint {n}", text=text)

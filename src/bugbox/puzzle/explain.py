@@ -20,6 +20,7 @@ __all__ = ["explained", "submodel", "walk"]
 
 _EXPECTED = {
     "string_type": "text",
+    "string_unicode": "text without half characters",
     "int_type": "a whole number",
     "bool_type": "true or false",
     "float_type": "a number",
@@ -31,7 +32,15 @@ _EXPECTED = {
 
 def explained(error: ValidationError, source: Source) -> list[Problem]:
     """Translate every error of a validation."""
-    return [_problem(each, source) for each in error.errors(include_url=False)]
+    return [
+        _problem(each, source) for each in error.errors(include_url=False) if not _consequence(each)
+    ]
+
+
+def _consequence(error: ErrorDetails) -> bool:
+    """A list with a wrong item also counts as one too short."""
+    short = error["type"] == "too_short"
+    return short and len(error["input"]) >= error.get("ctx", {})["min_length"]
 
 
 def _problem(error: ErrorDetails, source: Source) -> Problem:

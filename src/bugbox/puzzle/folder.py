@@ -11,6 +11,7 @@ import re
 import stat
 from pathlib import Path
 
+from bugbox.puzzle.keys import path_trouble
 from bugbox.puzzle.problem import Loc, Position, Problem
 from bugbox.puzzle.script import Script
 from bugbox.puzzle.yaml_source import Source
@@ -63,6 +64,8 @@ class Folder:
         data = self.data(name, loc, MAX_TEXT)
         if data is None:
             return ""
+        if not data.strip():
+            self._note(name, loc, "it is empty")
         try:
             return data.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
@@ -122,7 +125,7 @@ class Folder:
 
     def data(self, name: str, loc: Loc, limit: int) -> bytes | None:
         """Read a file that must be there, whatever it holds."""
-        if name.startswith("/") or ".." in name.split("/") or not name.isprintable():
+        if path_trouble(name):
             return None  # the manifest's types have said so
         try:
             return self._read(name, limit)

@@ -34,6 +34,7 @@ __all__ = [
     "lasting",
     "later",
     "limited",
+    "path_trouble",
     "sized",
 ]
 
@@ -126,14 +127,21 @@ def key(
     return Field(default, description=words, json_schema_extra=extra)
 
 
-def _relative(value: str) -> str:
+def path_trouble(value: str) -> str:
+    """Say what is expected instead of a path that is not plainly inside the folder, or ""."""
     parts = value.split("/")
     if value.startswith(("/", "~")):
-        raise problem("expected", "a path inside the puzzle's folder, not an absolute one")
+        return "a path inside the puzzle's folder, not an absolute one"
     if ".." in parts:
-        raise problem("expected", "a path inside the puzzle's folder, without '..'")
-    if not all(parts) or "." in parts or not value.isprintable():
-        raise problem("expected", "a plain path such as checks/space.sh")
+        return "a path inside the puzzle's folder, without '..'"
+    plain = all(parts) and "." not in parts and value.isprintable()
+    return "" if plain else "a plain path such as checks/space.sh"
+
+
+def _relative(value: str) -> str:
+    trouble = path_trouble(value)
+    if trouble:
+        raise problem("expected", trouble)
     return value
 
 
