@@ -89,6 +89,11 @@ class Terminal:
         self.terminal = str(self._stream.info["terminal"])
         self._ended = False
 
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the keeper said when it opened the terminal: id, terminal, title, goal."""
+        return self._stream.info
+
     def __enter__(self) -> Terminal:
         return self
 
