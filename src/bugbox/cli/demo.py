@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bugbox play --demo: a puzzle's whole story without a keyboard.
+
+The story, the commands it shows (typed for real), a check that fails and says why, the author's
+solution, a check that passes, and the machine is gone. Any step that is not so is a failure.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from bugbox.cli import prepare
+from bugbox.cli.ask import ask
+from bugbox.cli.capture import capture
+from bugbox.cli.check import report_lines
+from bugbox.cli.out import complain, document, duration, paint, printable, prose, say
+from bugbox.cli.start import begin
+from bugbox.errors import UserError
+from bugbox.puzzle.definition import Puzzle, Script
+
+__all__ = ["demo", "shown_commands"]
+
+#: Seconds that a command of the story, and the solution, may take.
+_COMMAND_TIMEOUT = 60.0
+_SOLVE_TIMEOUT = 300.0
+
+
+def demo(puzzle: Puzzle, *, cold: bool = False, json: bool = False) -> int:
+    """Tell the story and show it on a real machine; 0 when everything went as told."""
+    if puzzle.solve is None:
+        raise UserError(f"{puzzle.name} has no solve.sh to show")
+    began = time.monotonic()
+    tell = _Teller(quiet=json)
+    prepare.announce(puzzle)
+    tell.head(puzzle.title)
+    tell.text(prose(puzzle.description))
+    answer = begin({"puzzle": str(puzzle.folder), "cold": cold})
+    id = str(answer["id"])
+    try:
+        steps = _story(puzzle, id, answer, tell)
+    finally:
+        stopped = ask("stop", {"ids": [id]})
+    steps["stopped"] = stopped["stopped"] == [id]
+    passed = all(steps[step] for step in ("refused", "ran", "solved", "stopped"))
+    seconds = round(time.monotonic() - began, 1)
+    if json:
+        document({"puzzle": puzzle.name, "passed": passed, "seconds": seconds, **steps})
+    tell.head(f"{'The demo went as told' if passed else 'NOT as told'}, {duration(seconds)}")
+    return 0 if passed else 1
+
+
+class _Teller:
+    """Prints for people, or nothing."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def head(self, text: str) -> None:
+        if not self._quiet:
+            say()
+            say(paint(printable(text), "bold"))
+
+    def text(self, text: str) -> None:
+        if not self._quiet:
+            say(text)
+
+
+def _story(puzzle: Puzzle, id: str, answer: dict[str, Any], tell: _Teller) -> dict[str, Any]:
+    """Play it; return what happened in each step."""
+    seconds = float(answer.get("timings_ms", {}).get("total", 0)) / 1000
+    tell.head(f"The machine: {id}, ready after {duration(seconds)}")
+    user = puzzle.manifest.user.name
+    for command in shown_commands(puzzle.description):
+        tell.text(f"{paint(f'{user}$', 'cyan')} {printable(command)}")
+        _, output = capture(id, ["/bin/bash", "-lc", command], timeout=_COMMAND_TIMEOUT)
+        tell.text(printable(output).rstrip("\n"))
+    tell.head("Is it fixed?")
+    before = ask("check", {"id": id})
+    tell.text("\n".join(report_lines(before)))
+    told = any(c["status"] == "failed" and c["message"] for c in before["checks"])
+    refused = before["solved"] is False and told
+    if not refused:
+        complain("the untouched machine should have failed a check, with a sentence")
+    assert puzzle.solve is not None
+    tell.head("The solution")
+    tell.text(printable(puzzle.solve.text).rstrip("\n"))
+    status, output = capture(id, _argv(puzzle.solve), timeout=_SOLVE_TIMEOUT)
+    if output.strip():
+        tell.text(printable(output).rstrip("\n"))
+    if status != 0:
+        complain(f"{puzzle.solve.name} ended with status {status}")
+    tell.head("Is it fixed now?")
+    after = ask("check", {"id": id})
+    tell.text("\n".join(report_lines(after)))
+    if after["solved"] is not True:
+        complain("the solution should have passed every check")
+    return {
+        "id": id,
+        "timings_ms": answer.get("timings_ms", {}),
+        "refused": refused,
+        "ran": status == 0,
+        "solved": after["solved"] is True,
+        "before": before,
+        "after": after,
+    }
+
+
+def shown_commands(markdown: str) -> Iterator[str]:
+    """Yield what stands behind `$ ` in the fenced blocks of a description."""
+    fenced = False
+    for line in markdown.splitlines():
+        if line.startswith(("```", "~~~")):
+            fenced = not fenced
+        elif fenced and line.startswith("$ ") and line[2:].strip():
+            yield line[2:].strip()
+
+
+def _argv(script: Script) -> list[str]:
+    """Run the script's text with the shell it names: no file of it is left in the machine."""
+    text = script.text.decode("utf-8", "surrogateescape")
+    first = text.split("\n", 1)[0]
+    shell = "/bin/bash" if first.startswith("#!") and "bash" in first else "/bin/sh"
+    return [shell, "-c", text]

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands around a living terminal: the words before it, and the actions of its menu. Thin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bugbox.cli.ask import ask
+from bugbox.cli.check import report_lines
+from bugbox.cli.hint import hint_lines
+from bugbox.cli.out import complain, paint, printable, prose, say
+from bugbox.cli.outcome import interrupts, tell
+from bugbox.cli.terminal import Hooks, key_name
+from bugbox.errors import BugboxError
+
+__all__ = ["attempt", "check_action", "hooks", "introduce", "story_lines"]
+
+
+def introduce(info: Mapping[str, Any], escape: int | None) -> None:
+    """Print title, goal and the menu key."""
+    if info.get("title"):
+        say(paint(printable(str(info["title"])), "bold"))
+    if info.get("goal"):
+        say(printable(str(info["goal"])))
+    if escape is not None:
+        say(paint(f"{key_name(escape)} opens the menu: check, hint, story, detach, quit", "dim"))
+
+
+def hooks(id: str) -> Hooks:
+    """Return the menu of a plain `bugbox shell`."""
+    return Hooks(
+        {
+            "c": lambda: attempt(lambda: _nothing(check_action(id))),
+            "h": lambda: attempt(lambda: _print(hint_lines(ask("hint", {"id": id})))),
+            "s": lambda: attempt(lambda: _print(story_lines(ask("story", {"id": id})))),
+            "u": lambda: attempt(lambda: _print(["undo is not there yet"])),
+        }
+    )
+
+
+def attempt(action: Callable[[], str]) -> str:
+    """Run an action of the menu: neither an error nor Ctrl-C may cost the terminal."""
+    try:
+        return action()
+    except BugboxError as error:
+        tell(error)
+    except KeyboardInterrupt:
+        complain("\ninterrupted")
+    finally:
+        interrupts.forgive()
+    return ""
+
+
+def check_action(id: str) -> bool:
+    """Check and print the report; return whether it is solved."""
+    answer = ask("check", {"id": id})
+    say("\n".join(report_lines(answer)))
+    return answer["solved"] is True
+
+
+def story_lines(answer: Mapping[str, Any]) -> list[str]:
+    """Write a puzzle's story for people."""
+    title = paint(printable(str(answer.get("title", ""))), "bold")
+    return [title, "", prose(str(answer.get("text", "")))]
+
+
+def _print(lines: list[str]) -> str:
+    say("\n".join(lines))
+    return ""
+
+
+def _nothing(_: object) -> str:
+    return ""

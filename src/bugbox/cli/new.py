@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bugbox new: the start of a puzzle that already works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bugbox.cli.out import document, say
+from bugbox.puzzle.scaffold import create
+
+__all__ = ["new"]
+
+
+def new(name: str, /, *, json: bool = False) -> int:
+    """Make a folder with a small puzzle that builds, breaks and can be solved.
+
+    Args:
+        name: The puzzle's name, which is the folder's too.
+        json: Print one JSON document.
+    """
+    folder = create(Path.cwd(), name)
+    if json:
+        document({"name": name, "folder": str(folder)})
+    else:
+        say(f"{folder} is there; next:")
+        say(f"  cd {name}; bugbox lint; bugbox play")
+    return 0

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build what a start needs, in this process: kernel, base image, the puzzle's layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bugbox.cli.events import shown
+from bugbox.cli.out import complain, duration
+from bugbox.config import load
+from bugbox.paths import Home
+from bugbox.puzzle.catalogue import find, roots
+from bugbox.puzzle.definition import Puzzle
+from bugbox.session import prepare
+from bugbox.session.prepare import Prepared
+
+__all__ = ["announce", "ensure"]
+
+
+def ensure(puzzle: str | None, image: str | None = None) -> Prepared:
+    """Build what is missing for a puzzle, or for a bare machine of an image."""
+    home = Home()
+    settings = load(home)
+    home.prepare()
+    wanted = image or find(puzzle, roots(settings.puzzles), Path.cwd())
+    with shown():
+        return prepare.ensure(home, settings, wanted)
+
+
+def announce(puzzle: Puzzle) -> None:
+    """Say what is missing, how big it is and how long it takes, before a first run."""
+    home = Home()
+    missing = prepare.estimate(home, load(home), puzzle)
+    if not missing:
+        return
+    download = sum(part.download_bytes for part in missing) >> 20
+    disk = sum(part.disk_bytes for part in missing) >> 20
+    seconds = sum(part.seconds for part in missing)
+    what = ", ".join(part.what for part in missing)
+    amount = f"about {download} MiB to download, " if download else ""
+    complain(f"To be made first, and only once: {what}.")
+    complain(f"That is {amount}{disk} MiB of disk in {home.root}, {duration(seconds)} or more.")
+    complain("Ctrl-C stops it; the same command goes on from there.")

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bugbox show: a puzzle's story, and what it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bugbox.cli.out import document, paint, printable, prose, say
+from bugbox.cli.progressfile import solved_puzzles
+from bugbox.config import load
+from bugbox.paths import Home
+from bugbox.puzzle.catalogue import find, roots
+from bugbox.puzzle.definition import Puzzle
+from bugbox.puzzle.quantity import format_duration, format_size
+
+__all__ = ["show"]
+
+
+def show(name: str | None = None, /, *, json: bool = False) -> int:
+    """Tell a puzzle's story, how hard it is, what it teaches and what it needs.
+
+    Args:
+        name: A name of the catalogue or a folder. Without it, the folder you stand in.
+        json: Print one JSON document.
+    """
+    home = Home()
+    puzzle = find(name, roots(load(home).puzzles), Path.cwd())
+    facts = _facts(puzzle, puzzle.name in solved_puzzles(home))
+    if json:
+        document(facts)
+        return 0
+    say(paint(printable(puzzle.title), "bold"))
+    say()
+    say(prose(puzzle.description))
+    say()
+    for key, value in _people(puzzle, facts):
+        say(f"{key + ':':<12} {printable(value)}")
+    return 0
+
+
+def _facts(puzzle: Puzzle, solved: bool) -> dict[str, Any]:
+    wishes = puzzle.manifest
+    return {
+        "name": puzzle.name,
+        "version": wishes.version,
+        "title": wishes.title,
+        "summary": wishes.summary,
+        "description": puzzle.description,
+        "difficulty": wishes.difficulty,
+        "estimated_time_s": wishes.estimated_time,
+        "categories": [*wishes.categories],
+        "tags": [*wishes.tags],
+        "skills": [*wishes.skills],
+        "authors": [author.name for author in wishes.authors],
+        "license": wishes.license,
+        "requires": [*wishes.requires],
+        "next": [*wishes.next],
+        "hints": len(puzzle.hints),
+        "checks": [{"id": check.id, "title": check.title} for check in puzzle.checks],
+        "base": wishes.base,
+        "machine": {
+            "vcpus": wishes.machine.vcpus,
+            "memory_mib": wishes.machine.memory >> 20,
+            "disk_mib": wishes.machine.disk >> 20,
+        },
+        "egress": wishes.network.egress,
+        "folder": str(puzzle.folder),
+        "solved": solved,
+    }
+
+
+def _people(puzzle: Puzzle, facts: dict[str, Any]) -> list[tuple[str, str]]:
+    wishes = puzzle.manifest
+    time = format_duration(wishes.estimated_time) if wishes.estimated_time else ""
+    machine = wishes.machine
+    rows = [
+        ("name", f"{puzzle.name}{' (solved)' if facts['solved'] else ''}"),
+        ("difficulty", ", ".join(part for part in (wishes.difficulty, time) if part)),
+        ("skills", "; ".join(wishes.skills)),
+        ("first", ", ".join(wishes.requires)),
+        ("hints", str(len(puzzle.hints))),
+        (
+            "machine",
+            f"{machine.vcpus} CPU, {format_size(machine.memory)} memory, "
+            f"{format_size(machine.disk)} disk, on {puzzle.base}",
+        ),
+        ("author", ", ".join(author.name for author in wishes.authors)),
+        ("licence", wishes.license or ""),
+    ]
+    return [(key, value) for key, value in rows if value]

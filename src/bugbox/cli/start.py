@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bugbox start: a machine for a puzzle, running when the command ends. Thin."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from bugbox.cli.ask import ask, puzzle_ref
+from bugbox.cli.out import document, duration, paint, say
+from bugbox.errors import NotBuilt, UserError
+
+__all__ = ["begin", "start"]
+
+
+def start(
+    name: str | None = None,
+    /,
+    *,
+    image: str | None = None,
+    cold: bool = False,
+    driver: Literal["auto", "qemu", "firecracker"] = "auto",
+    disk: Literal["auto", "qcow2", "snapshot", "copy", "overlay"] = "auto",
+    seed: int | None = None,
+    no_build: bool = False,
+    no_keeper: bool = False,
+    json: bool = False,
+) -> int:
+    """Boot a puzzle's machine and leave it running.
+
+    What is missing (kernel, base image, the puzzle's layer) is built first.
+
+    Args:
+        name: The puzzle: a name of the catalogue or a folder. Without it, the folder you stand in.
+        image: Boot a bare machine of this base image, without a puzzle.
+        cold: Boot from the start, also where a ready machine could be cloned.
+        driver: What runs the machine.
+        disk: How the session's disk lies over the puzzle's.
+        seed: Choose the puzzle's variants by this number.
+        no_build: Fail when something would have to be built first.
+        no_keeper: Do it in this process, without the keeper.
+        json: Print one JSON document.
+    """
+    if image is not None and name is not None:
+        raise UserError("a puzzle or --image, not both")
+    args: dict[str, Any] = {"cold": cold, "driver": driver, "disk": disk}
+    args.update({"image": image} if image is not None else {"puzzle": puzzle_ref(name)})
+    if seed is not None:
+        args["seed"] = seed
+    answer = begin(args, no_build=no_build, alone=no_keeper)
+    if json:
+        document(answer)
+        return 0
+    seconds = float(answer.get("timings_ms", {}).get("total", 0)) / 1000
+    say(f"{paint(answer['id'], 'bold')} is {answer['state']} after {duration(seconds)}")
+    say(f"  bugbox shell {answer['id']}")
+    return 0
+
+
+def begin(args: dict[str, Any], *, no_build: bool = False, alone: bool = False) -> dict[str, Any]:
+    """Start a session; build what is missing, in this process, and ask again."""
+    try:
+        answer: dict[str, Any] = ask("start", args, alone=alone)
+    except NotBuilt as missing:
+        if no_build:
+            missing.hint = "bugbox build makes it; or leave --no-build out"
+            raise
+        from bugbox.cli import prepare  # loads the large libraries: only for a first start
+
+        prepare.ensure(args.get("puzzle"), args.get("image"))
+        answer = ask("start", args, alone=alone)
+    return answer

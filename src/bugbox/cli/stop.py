@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bugbox stop: end sessions and throw their machines away. Thin."""
+
+from __future__ import annotations
+
+import sys
+
+from bugbox.cli.ask import ask, idle
+from bugbox.cli.out import complain, document, say
+from bugbox.errors import UserError
+from bugbox.paths import Home
+
+__all__ = ["stop"]
+
+
+def stop(
+    *ids: str, all: bool = False, yes: bool = False, no_keeper: bool = False, json: bool = False
+) -> int:
+    """End sessions: their machines and their disks are gone afterwards.
+
+    Args:
+        ids: Which sessions. Without one, the only one there is.
+        all: All of them.
+        yes: Do not ask.
+        no_keeper: Do it in this process, without the keeper.
+        json: Print one JSON document.
+    """
+    if all and ids:
+        raise UserError("sessions or --all, not both")
+    if all and idle(Home()):
+        return _told([], json)
+    if all and not yes and sys.stdin.isatty():
+        running = [row["id"] for row in ask("ps", alone=no_keeper)]
+        if len(running) > 1 and not _agreed(running):
+            return 1
+    answer = ask("stop", {"all": True} if all else {"ids": list(ids)}, alone=no_keeper)
+    return _told(answer["stopped"], json)
+
+
+def _agreed(running: list[str]) -> bool:
+    complain(f"stop {len(running)} sessions: {', '.join(running)}")
+    sys.stderr.write("their disks are thrown away. go on? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _told(stopped: list[str], json: bool) -> int:
+    if json:
+        document({"stopped": stopped})
+    else:
+        for id in stopped:
+            say(f"{id} stopped")
+        if not stopped:
+            complain("nothing runs")
+    return 0

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A living terminal: our tty on one side, the guest's login on the other, a menu between.
+
+`live` copies bytes both ways until the login ends, we are told to leave, or the terminal is lost.
+The menu key opens one line; while it is open the guest's output waits. An action runs with the
+terminal back in its usual mode, so that Ctrl-C stops the action and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bugbox.cli.out import printable
+from bugbox.cli.raw import Modes, Raw, Signals, size
+from bugbox.errors import UserError
+from bugbox.keeper import protocol
+from bugbox.keeper.client import Terminal
+from bugbox.keeper.stream import KeeperGone, Stream, error_of, exit_code, write_all
+
+__all__ = ["Action", "End", "Hooks", "escape_key", "key_name", "live"]
+
+_CHUNK = 1 << 16
+#: What an action says: "" go on, "leave" end the terminal.
+Action = Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a terminal ended: exit (with the login's status), detach, quit, leave or lost."""
+
+    how: str
+    status: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the caller adds: actions by menu key, and its ear for notices (told to leave or not)."""
+
+    actions: Mapping[str, Action]
+    notice: Callable[[Mapping[str, Any]], str] = lambda told: ""
+
+
+def escape_key(setting: str) -> int | None:
+    """Return the byte that `^]` (or `none`) means."""
+    if setting == "none":
+        return None
+    if len(setting) == 2 and setting[0] == "^" and "@" <= setting[1].upper() <= "_":
+        return ord(setting[1].upper()) & 0x1F
+    raise UserError(f"escape: expected a caret name such as ^], or none; got {setting!r}")
+
+
+def key_name(escape: int) -> str:
+    """Write the key for people."""
+    return f"Ctrl-{chr(escape | 0x40).lower()}"
+
+
+def live(
+    link: Terminal | Stream, hooks: Hooks, escape: int | None, *, tty: int = 0, out: int = 1
+) -> End:
+    """Give the terminal to the guest until one of the ends; it is always put right again."""
+    watched = (signal.SIGWINCH, signal.SIGCONT, signal.SIGHUP, signal.SIGTERM)
+    with Signals(*watched) as signals, Raw(tty) as raw:
+        session = _Live(link, hooks, escape, tty, out, raw, signals)
+        try:
+            return session.run()
+        finally:
+            session.leave()
+
+
+class _Live:
+    def __init__(
+        self,
+        link: Terminal | Stream,
+        hooks: Hooks,
+        escape: int | None,
+        tty: int,
+        out: int,
+        raw: Raw,
+        signals: Signals,
+    ) -> None:
+        self._link, self._hooks, self._raw, self._signals = link, hooks, raw, signals
+        self._tty, self._out = tty, out
+        self._modes = Modes()
+        self._escape = escape
+        self._pattern = _escape_pattern(escape)
+        self._column = False
+
+    def run(self) -> End:
+        while True:
+            ready = self._wait()
+            end = None
+            if self._signals in ready:
+                end = self._signalled()
+            if end is None and self._tty in ready:
+                end = self._typed()
+            if end is None and (self._link in ready or self._link.ready):
+                end = self._received()
+            if end is not None:
+                return end
+
+    def leave(self) -> None:
+        undo = self._modes.undo()
+        try:
+            write_all(self._out, undo)
+        except OSError:
+            return  # the terminal is gone
+
+    def _wait(self) -> list[Any]:
+        wanted: list[Any] = [self._signals, self._link]
+        if not self._link.pending:
+            wanted.append(self._tty)
+        writes = [self._link] if self._link.pending else []
+        timeout = 0 if self._link.ready else None
+        readable, writable, _ = select.select(wanted, writes, [], timeout)
+        if writable:
+            self._link.flush()
+        return readable
+
+    def _signalled(self) -> End | None:
+        for signo in self._signals.take():
+            if signo in (signal.SIGHUP, signal.SIGTERM):
+                return End("lost")
+            if signo == signal.SIGCONT:
+                self._raw.set()
+            self._link.resize(*size(self._tty))
+        return None
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._tty, _CHUNK)
+        except OSError:  # EIO: the other end of our terminal is closed
+            return b""
+
+    def _typed(self) -> End | None:
+        data = self._read()
+        if not data:
+            return End("lost")
+        while self._pattern is not None:
+            match = self._pattern.search(data)
+            if match is None:
+                break
+            self._link.stdin(data[: match.start()])
+            end, data = self._menu(match.group(), data[match.end() :])
+            if end is not None:
+                return end
+        self._link.stdin(data)
+        return None
+
+    def _received(self) -> End | None:
+        frames = self._link.receive()
+        if frames is None:
+            raise KeeperGone("the keeper ended the connection", hint="bugbox ps")
+        for kind, payload in frames:
+            if kind in (protocol.STDOUT, protocol.STDERR):
+                self._modes.feed(payload)
+                try:
+                    write_all(self._out, payload)
+                except OSError:
+                    return End("lost")
+            elif kind == protocol.EXIT:
+                return End("exit", exit_code(payload))
+            elif kind == protocol.ERROR:
+                raise error_of(json.loads(payload))
+            elif kind == protocol.NOTICE:
+                end = self._noticed(json.loads(payload))
+                if end is not None:
+                    return end
+        return None
+
+    def _noticed(self, told: Mapping[str, Any]) -> End | None:
+        if told.get("text"):
+            self._line(printable(str(told["text"])))
+        with self._raw.suspended():
+            wish = self._hooks.notice(told)
+        self._repaint()
+        return End(wish) if wish else None
+
+    # The menu.
+
+    def _menu(self, pressed: bytes, rest: bytes) -> tuple[End | None, bytes]:
+        """Show the menu, take one key; return how it ended and the typed bytes that are left."""
+        assert self._escape is not None
+        write_all(self._out, self._place() + _menu_line(self._escape))
+        if not rest:
+            waited: list[Any] = [self._tty, self._signals]
+            ready: list[Any] = select.select(waited, [], [])[0]
+            rest = self._read() if self._tty in ready else b"\x1b"  # a signal closes the menu
+            if not rest:
+                return End("lost"), b""
+        write_all(self._out, b"\r\x1b[0m\x1b[K")
+        again = self._pattern.match(rest) if self._pattern is not None else None
+        if again is not None:
+            self._link.stdin(pressed)
+            self._repaint()
+            return None, rest[again.end() :]
+        end = self._act(chr(rest[0]).lower())
+        if end is None:
+            self._repaint()
+        # What follows an escape character is the rest of an arrow key or the like.
+        return end, b"" if rest[:1] == b"\x1b" else rest[1:]
+
+    def _act(self, key: str) -> End | None:
+        if key == "d":
+            return End("detach")
+        if key == "q":
+            return End("quit")
+        action = self._hooks.actions.get(key)
+        if action is None:
+            return None
+        covered = self._modes.alternate
+        if covered:
+            write_all(self._out, b"\x1b[H\x1b[2J")
+        with self._raw.suspended():
+            wish = action()
+        if wish:
+            return End(wish)
+        if covered:
+            write_all(self._out, b"\r\n\x1b[7m any key: back \x1b[0m")
+            select.select([self._tty], [], [])
+            self._read()
+        return None
+
+    def _place(self) -> bytes:
+        """Where the menu goes: the last row of a full-screen program, else a line of its own."""
+        return b"\x1b[%d;1H" % size(self._tty)[0] if self._modes.alternate else b"\r\n"
+
+    def _line(self, text: str) -> None:
+        write_all(self._out, self._place() + f"\x1b[0;2m[{text}]\x1b[0m\x1b[K\r\n".encode())
+
+    def _repaint(self) -> None:
+        """Make whoever draws in the guest draw again: shells and editors do on a new size."""
+        rows, columns = size(self._tty)
+        self._link.resize(rows, max(1, columns - 1))
+        self._link.resize(rows, columns)
+
+
+def _escape_pattern(escape: int | None) -> re.Pattern[bytes] | None:
+    """Match the key as a byte, and as terminals with richer keyboards write it."""
+    if escape is None:
+        return None
+    # The kitty protocol and xterm's modifyOtherKeys: code of the key, 5 = Ctrl.
+    code = ord(chr(escape | 0x40).lower())
+    return re.compile(
+        rb"%b|\x1b\[%d;5(?::1)?u|\x1b\[27;5;%d~" % (re.escape(bytes([escape])), code, code)
+    )
+
+
+def _menu_line(escape: int) -> bytes:
+    entries = "c check  h hint  s story  u undo  d detach  q quit"
+    return f"\x1b[0;7m bugbox: {entries}  {key_name(escape)} send it \x1b[0m\x1b[K".encode()
