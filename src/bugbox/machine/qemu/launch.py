@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start QEMU: open its files, listen for it, record the exact command line, let it run.
+
+Nothing here outlives a failure: the descriptors are ours only until QEMU has inherited them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from bugbox.errors import HostError, StateError
+from bugbox.host.proc import Process, find, spawn
+from bugbox.machine.qemu.cmdline import Descriptors, Platform, arguments, drive_nodes
+from bugbox.machine.spec import MachineSpec
+from bugbox.paths import SessionPaths
+
+__all__ = ["launch", "log_tail"]
+
+#: A UNIX socket's path may have so many bytes.
+_SUN_PATH = 107
+
+
+def launch(
+    spec: MachineSpec,
+    platform: Platform,
+    *,
+    program: str,
+    append: str,
+    started: Callable[[Process], None],
+) -> None:
+    """Start QEMU, stopped, its sockets listening. `started` gets its process at once."""
+    paths = SessionPaths(spec.root, spec.runtime)
+    with ExitStack() as stack:
+        names: dict[int, str] = {}
+
+        def opened(path: Path, flags: int) -> int:
+            fd = _open(path, flags)
+            stack.callback(os.close, fd)
+            names[fd] = str(path)
+            return fd
+
+        def listening(path: Path) -> int:
+            server = stack.enter_context(_listen(path))
+            names[server.fileno()] = str(path)
+            return server.fileno()
+
+        kernel = opened(spec.kernel.vmlinux, os.O_RDONLY)
+        initrd = opened(spec.kernel.initrd, os.O_RDONLY) if spec.kernel.initrd else None
+        for fd in (kernel, initrd):
+            if fd is not None and spec.uid is not None:
+                _check_readable(fd, names[fd], spec.uid)
+        files = Descriptors(
+            kernel=kernel,
+            initrd=initrd,
+            qmp=listening(paths.qmp),
+            console=listening(paths.console_socket),
+            lifeline=listening(paths.lifeline),
+            drives={
+                name: opened(part.path, os.O_RDONLY if part.read_only else os.O_RDWR)
+                for drive in spec.drives
+                for name, part in drive_nodes(drive)
+            },
+        )
+        argv = [find(program), *arguments(spec, platform, files, append)]
+        _record(paths.argv, argv, names, spec.uid)
+        process = spawn(argv, log_file=paths.vmm_log, pass_fds=tuple(names), uid=spec.uid)
+        started(process)
+
+
+def log_tail(spec: MachineSpec, lines: int = 10) -> str:
+    """Return the last lines of what QEMU itself said."""
+    path = SessionPaths(spec.root, spec.runtime).vmm_log
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 16384))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"{path} cannot be opened: {error.strerror}") from error
+
+
+def _check_readable(fd: int, name: str, uid: int) -> None:
+    """Kernel and initramfs are opened anew through /proc, so their mode counts."""
+    info = os.fstat(fd)
+    if info.st_uid != uid and not info.st_mode & stat.S_IROTH:
+        raise HostError(
+            f"{name} cannot be read by the machine's own user", hint=f"chmod a+r {name}"
+        )
+
+
+def _listen(path: Path) -> socket.socket:
+    """Listen where nobody else does. What QEMU inherits has a queue, so we can connect at once."""
+    if len(os.fsencode(path)) > _SUN_PATH:
+        raise HostError(f"{path}: too long for a socket's name", hint="use a shorter BUGBOX_HOME")
+    _remove_stale(path)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        server.bind(str(path))
+        path.chmod(0o600)
+        server.listen(4)
+    except OSError as error:
+        server.close()
+        raise HostError(f"{path}: {error.strerror}") from error
+    return server
+
+
+def _remove_stale(path: Path) -> None:
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        with suppress(OSError):
+            probe.connect(str(path))
+            raise StateError(f"a machine is still running on {path}")
+    path.unlink(missing_ok=True)
+
+
+def _record(path: Path, argv: list[str], names: dict[int, str], uid: int | None) -> None:
+    """Write what `bugbox debug` shows: each descriptor with the file it stands for."""
+    record = {
+        "argv": argv,
+        "command": shlex.join(argv),
+        "descriptors": {str(fd): name for fd, name in sorted(names.items())},
+        "uid": uid,
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n")

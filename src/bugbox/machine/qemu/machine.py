@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One machine that QEMU runs: QEMU's events in, the states of machine.state out.
+
+QEMU is a process of its own and outlives us; this object holds its monitor, its console and the
+lifeline's port for as long as we live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from bugbox.errors import (
+    BootFailed,
+    BugboxError,
+    GuestError,
+    MachineLost,
+    OutOfResources,
+    StateError,
+)
+from bugbox.host.bridge import in_thread
+from bugbox.host.proc import Process
+from bugbox.machine.console import Console
+from bugbox.machine.lifeline.shell import Lifeline
+from bugbox.machine.qemu.launch import log_tail
+from bugbox.machine.qemu.monitor import Monitor
+from bugbox.machine.qemu.verdict import block_error, boot_trouble, shutdown_reason
+from bugbox.machine.spec import MachineSpec
+from bugbox.machine.state import TABLE, State, advance
+from bugbox.paths import SessionPaths
+
+__all__ = ["QemuMachine"]
+
+log = logging.getLogger(__name__)
+
+_ON_ITS_WAY = (State.BOOTING, State.REBOOTING)
+_OVER = (State.STOPPING, State.STOPPED)
+
+
+class QemuMachine:
+    """A machine in one QEMU. Made by the driver."""
+
+    def __init__(self, spec: MachineSpec, process: Process, *, factor: float, state: State) -> None:
+        paths = SessionPaths(spec.root, spec.runtime)
+        self.spec = spec
+        self.process = process
+        self.lifeline = Lifeline(paths.lifeline, factor=factor)
+        self.console = Console(paths.console_socket, paths.console)
+        self.console.on_line = self._on_line
+        #: How often a silent boot was begun again.
+        self.retries = 0
+        self._paths = paths
+        self._factor = factor
+        self._monitor = self._new_monitor()
+        self._state = state
+        self._reason = ""
+        #: Why it failed, for whoever waits.
+        self._error: BugboxError | None = None
+        self._watchers: list[Callable[[State], None]] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        #: The lifeline has spoken since this boot began.
+        self._greeted = False
+        #: The guest has opened its end of the lifeline's port in this boot.
+        self._opened = False
+        #: Resets seen, so that one we asked for can be waited for.
+        self._resets = 0
+        self._panic = ""
+        #: Seen while it was being stopped.
+        self._powered_off = False
+        self._before_stall = State.READY
+        self._boot: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._released = False
+
+    # What it is.
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        return self._state
+
+    @property
+    def reason(self) -> str:
+        """Why it is off, stalled, failed or rebooting after a panic; empty otherwise."""
+        return self._reason
+
+    def watch(self, callback: Callable[[State], None]) -> None:
+        """Call `callback` with every new state; with REBOOTING once for each reboot."""
+        self._watchers.append(callback)
+
+    async def wait_lifeline(self) -> None:
+        """Wait for the lifeline's hello of this boot; raise what keeps it from coming.
+
+        After a failure it raises the same error again: the cause behind whatever broke off.
+        """
+        while True:
+            if self._state is State.STALLED:
+                raise OutOfResources(self._reason, hint="free some space, then resume it")
+            if self._state not in (*_ON_ITS_WAY, State.READY, State.PAUSED):
+                raise self._why_not()
+            if self._greeted:
+                return
+            await self._change()
+
+    async def reached(self, target: State) -> None:
+        """The session says what only it can know: READY after a boot."""
+        self._set(target)
+        hello = self.lifeline.hello
+        kept = {"boot_id": hello.boot_id if hello else "", "milestones": self.lifeline.milestones}
+        with contextlib.suppress(OSError):
+            await in_thread(self._paths.boot_events.write_text, json.dumps(kept) + "\n")
+
+    # What can be done with it.
+
+    async def pause(self) -> None:
+        """Stop the virtual CPUs."""
+        advance(self._state, State.PAUSED)
+        await self._monitor.execute("stop")
+        self.lifeline.paused = True
+        self._set(State.PAUSED)
+
+    async def resume(self) -> None:
+        """Let them run on: from PAUSED, and from STALLED once there is room again."""
+        if self._state not in (State.PAUSED, State.STALLED):
+            raise StateError(f"a machine that is {self._state} cannot be resumed")
+        before = self._state
+        # The state first: the disk may be found full again before the command has returned.
+        self._set(self._before_stall if before is State.STALLED else State.READY)
+        self.lifeline.paused = False
+        try:
+            await self._monitor.execute("cont")
+        except BugboxError as error:
+            self.lifeline.paused = True
+            if before in TABLE[self._state]:
+                self._set(before, error.message)
+            raise
+        if not self._greeted:
+            self._begin_boot(retry=False)
+
+    async def reset(self) -> None:
+        """Boot it again on the same disk, whatever the guest does. MachineLost: QEMU is gone."""
+        if not self.process.alive:
+            raise MachineLost(f"{self.spec.id}: its QEMU is gone")
+        if self._state is State.PAUSED:
+            self._set(State.READY)
+        if self._state is not State.REBOOTING:
+            target = State.REBOOTING if self._state is State.READY else State.BOOTING
+            self._set(State.REBOOTING if self._state is State.BOOTING else target)
+        await self._reset()
+        await self._monitor.execute("cont")
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End it: ask the guest, then QEMU, then kill. Its process is gone afterwards."""
+        if self._state is State.STOPPED:
+            return
+        asked = grace > 0 and self.lifeline.connected and self._state is State.READY
+        if self._state is not State.STOPPING:
+            self._set(State.STOPPING)
+        if asked:
+            await self._power_off(grace)
+        await self._cancel_tasks()
+        with contextlib.suppress(GuestError):
+            await self._monitor.execute("quit", timeout=2.0)
+        # A monitor that does not answer has had its chance.
+        for wait, signal in ((2.0, True), (10.0, False)):
+            if await in_thread(self.process.wait_gone, wait):
+                break
+            if signal:
+                self.process.kill()
+        await self._let_go()
+        if self.process.alive:
+            reason = f"process {self.process.pid} does not end"
+            self._set(State.FAILED, reason)
+            raise GuestError(reason, hint="it hangs in the kernel: look at the host's disks")
+        self._set(State.STOPPED)
+
+    async def release(self) -> None:
+        """Let go of its sockets without ending it: another process may adopt it."""
+        self._released = True
+        await self._cancel_tasks()
+        await self._let_go()
+
+    # For the driver.
+
+    async def attach(self) -> str:
+        """Connect monitor and console; return QEMU's run state."""
+        await self._monitor.connect()
+        try:
+            await self.console.connect()
+        except OSError as error:
+            raise MachineLost("the console has gone") from error
+        return await self._monitor.status()
+
+    async def start(self) -> None:
+        """Let a machine run that QEMU has just made, and follow its boot."""
+        self.console.mark(f"boot of {self.spec.id}")
+        self._begin_boot(retry=True)
+        await self._monitor.execute("cont")
+
+    async def take_up(self, status: str, patience: float) -> None:
+        """Make what it can of a machine that ran on without us."""
+        if status == "running":
+            if not await self._same_boot(patience):
+                self._state = State.REBOOTING
+                self._begin_boot(retry=False)
+        elif status == "prelaunch":
+            self._state = State.BOOTING
+            await self.start()
+        elif status == "io-error":
+            self._state, self._reason = State.STALLED, "the host could not write its disk"
+        elif status == "shutdown":
+            self._state, self._reason = State.OFF, "the guest powered itself off"
+        elif status == "paused":
+            self._state = State.PAUSED
+        else:
+            raise MachineLost(f"its QEMU is in state {status}")
+        self.lifeline.paused = self._state not in (State.READY, *_ON_ITS_WAY)
+
+    async def _same_boot(self, patience: float) -> bool:
+        """Whether the lifeline answers and tells of the boot that a session has seen the end of."""
+        try:
+            await self.lifeline.connect(patience)
+            kept = json.loads(self._paths.boot_events.read_text())
+        except (GuestError, OSError, ValueError):
+            return False
+        self._greeted = True
+        hello = self.lifeline.hello
+        return hello is not None and isinstance(kept, dict) and kept.get("boot_id") == hello.boot_id
+
+    # A boot.
+
+    def _begin_boot(self, *, retry: bool) -> None:
+        self._greeted = self._opened = False
+        self.lifeline.paused = False
+        if self._boot is not None:
+            self._boot.cancel()
+        self._boot = self._spawn(self._follow_boot(retry))
+
+    async def _follow_boot(self, retry: bool) -> None:
+        """Wait for the hello; begin again once when nothing at all is heard for half the time."""
+        limit = self.spec.boot_timeout
+        heard = self.console.heard
+        hello = asyncio.ensure_future(self.lifeline.resynchronize(limit))
+        try:
+            await asyncio.wait([hello], timeout=limit / 2)
+            if retry and not hello.done() and self.console.heard == heard and not self._opened:
+                await self._try_again()
+                return
+            await hello
+        except GuestError as error:
+            await self._fail_boot(f"the machine did not start within {limit:g} s", error.message)
+        else:
+            self._greeted = True
+            self._wake()
+        finally:
+            hello.cancel()
+            await asyncio.gather(hello, return_exceptions=True)
+
+    async def _try_again(self) -> None:
+        """Reset a machine that has been silent: some boots under emulation never get a clock."""
+        log.warning("%s: silent since its start; started again", self.spec.id)
+        self.retries += 1
+        self.console.mark("silent; started again")
+        # This task is the boot that ends here: the RESET event begins the next.
+        self._boot = None
+        await self._monitor.execute("system_reset")
+
+    async def _reset(self) -> None:
+        """Reset, and return once it is done; the event has begun to follow the new boot."""
+        self._greeted = False
+        before = self._resets
+        await self._monitor.execute("system_reset")
+        try:
+            async with asyncio.timeout(10.0 * self._factor):
+                while self._resets == before:
+                    await self._change()
+        except TimeoutError:
+            raise MachineLost("QEMU did not reset the machine") from None
+
+    async def _fail_boot(self, message: str, cause: str = "") -> None:
+        """The boot has failed: nothing runs on, and every waiting call ends."""
+        if self._state in (*_OVER, State.FAILED):
+            return
+        lines = [*([cause] if cause else []), *self.console.tail()]
+        self._error = BootFailed(message, detail="\n".join(lines))
+        self._set(State.FAILED, message)
+        self.lifeline.paused = True
+        with contextlib.suppress(GuestError):
+            await self._monitor.execute("stop")
+        await self.lifeline.aclose()
+
+    # What we are told.
+
+    def _on_event(self, name: str, data: Mapping[str, object]) -> None:
+        if self._released or self._state in _OVER:
+            if name == "SHUTDOWN":
+                self._powered_off = True
+                self._wake()
+            return
+        if name == "RESET":
+            self._on_reset(by_guest=bool(data.get("guest")))
+        elif name == "SHUTDOWN" and State.OFF in TABLE[self._state]:
+            self._stand_still(State.OFF, shutdown_reason(data))
+        elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
+            if State.STALLED in TABLE[self._state]:
+                self._before_stall = self._state
+                self._stand_still(State.STALLED, block_error(data))
+        elif name == "VSERPORT_CHANGE":
+            self._opened = self._opened or bool(data.get("open"))
+            self.lifeline.port_changed(bool(data.get("open")))
+
+    def _on_reset(self, *, by_guest: bool) -> None:
+        self._resets += 1
+        first = self._state is State.BOOTING and not self._greeted
+        if by_guest and State.REBOOTING in (*TABLE[self._state], self._state):
+            self.console.mark("reboot")
+            self._set(State.REBOOTING, self._panic)
+        self._panic = ""
+        if self._state in _ON_ITS_WAY:
+            # One try more for a machine that never came up; a guest that reboots has a clock.
+            self._begin_boot(retry=first and by_guest and self.retries == 0)
+        self._wake()
+
+    def _stand_still(self, state: State, reason: str) -> None:
+        if self._boot is not None:
+            self._boot.cancel()
+            self._boot = None
+        self.lifeline.paused = True
+        self._set(state, reason)
+
+    def _on_line(self, line: str) -> None:
+        trouble = boot_trouble(line, ours=not self._greeted)
+        if trouble is None:
+            return
+        self._panic = trouble
+        if self._state in _ON_ITS_WAY:
+            self._spawn(self._fail_boot(trouble))
+
+    def _on_lost(self) -> None:
+        if not self._released and self._state not in _OVER:
+            self._spawn(self._find_out())
+
+    async def _find_out(self) -> None:
+        """The monitor's connection ended: QEMU is dead, or only the connection is."""
+        if await in_thread(self.process.wait_gone, 2.0):
+            last = log_tail(self.spec)
+            line = last.splitlines()[-1] if last else "it said nothing"
+            self._error = MachineLost(f"QEMU ended unexpectedly: {line}", detail=last)
+        else:
+            self._monitor = self._new_monitor()
+            try:
+                await self._monitor.connect()
+                return
+            except GuestError as error:
+                self._error = error
+        if State.FAILED in TABLE[self._state]:
+            self._set(State.FAILED, self._error.message)
+        self.lifeline.paused = True
+        await self.lifeline.aclose()
+        self._wake()
+
+    # Small things.
+
+    def _new_monitor(self) -> Monitor:
+        return Monitor(
+            self._paths.qmp,
+            on_event=self._on_event,
+            on_lost=self._on_lost,
+            timeout=10.0 * self._factor,
+        )
+
+    async def _power_off(self, grace: float) -> None:
+        """Ask the guest's init, and wait until it has gone down or `grace` is over."""
+        with contextlib.suppress(GuestError, TimeoutError):
+            async with asyncio.timeout(grace):
+                await self.lifeline.shutdown("poweroff")
+                while not self._powered_off:
+                    await self._change()
+
+    def _why_not(self) -> BugboxError:
+        if self._error is not None and self._state is State.FAILED:
+            return self._error
+        if self._state is State.OFF:
+            return BootFailed(
+                f"the machine is off: {self._reason}", detail="\n".join(self.console.tail())
+            )
+        return MachineLost(f"the machine is {self._state}")
+
+    def _set(self, target: State, reason: str = "") -> None:
+        if target is not self._state:
+            self._state = advance(self._state, target)
+        self._reason = reason
+        if target is not State.FAILED:
+            self._error = None
+        for callback in list(self._watchers):
+            try:
+                callback(target)
+            except Exception:
+                log.exception("%s: a watcher failed", self.spec.id)
+        self._wake()
+
+    async def _change(self) -> None:
+        """Wait until anything has changed."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: %s", self.spec.id, error, exc_info=error)
+
+    async def _cancel_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _let_go(self) -> None:
+        await self.lifeline.aclose()
+        await self.console.aclose()
+        await self._monitor.aclose()
