@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a puzzle's layer in a build machine: what goes in, which steps, what comes out.
+
+The machine is booted with nothing but the lifeline running: the base read-only at /, an empty
+scratch disk, and the puzzle's own disk over the base. The scripts of `guest/` do the work there,
+one step each; this module brings them in, runs them in order, and passes on what build.sh says.
+It knows no machine: whoever has one (session.builder) hands in its lifeline as a `BuildGuest`.
+
+The layer is everything build.sh changed, deletions included, and arrives twice: written to the
+puzzle's disk in the machine itself, and as the tar that is the puzzle's portable form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from bugbox.errors import BuildFailed
+from bugbox.puzzle.definition import Puzzle
+from bugbox.puzzle.inputs import EPOCH, NEVER, SCRIPTS, script
+from bugbox.puzzle.quantity import format_duration
+from bugbox.puzzle.text import printable
+
+__all__ = ["BuildGuest", "Ended", "Running", "build"]
+
+_WORK = "/run/bugbox-build"
+_BASE, _SCRATCH, _TARGET = "/dev/vda", "/dev/vdb", "/dev/vdc"
+#: What is kept of build.sh's output for the error message.
+_KEPT_BYTES = 64 << 10
+#: Our own steps, which only move data about.
+_STEP_TIMEOUT = 600.0
+
+
+class Ended(Protocol):
+    """How a command ended."""
+
+    @property
+    def code(self) -> int:
+        """Exit status as a shell says it."""
+
+
+class Running(Protocol):
+    """A command that runs in the guest."""
+
+    async def send_eof(self) -> None:
+        """Close its input."""
+
+    async def receive(self) -> tuple[int, bytes] | None:
+        """Return (stream, data); None at the end."""
+
+    async def status(self) -> Ended:
+        """Wait for its end."""
+
+    async def close(self) -> None:
+        """Give it up: it is killed."""
+
+
+class BuildGuest(Protocol):
+    """What a build needs of a lifeline."""
+
+    async def command(self, argv: Sequence[str | bytes]) -> Running:
+        """Start a command as root."""
+
+    async def put(
+        self,
+        path: str,
+        data: bytes | AsyncIterator[bytes],
+        *,
+        size: int | None = None,
+        mode: int = 0o644,
+        parents: bool = False,
+    ) -> None:
+        """Write a file."""
+
+
+async def build(
+    guest: BuildGuest,
+    puzzle: Puzzle,
+    inputs: Path,
+    archive: Callable[[bytes], None],
+    *,
+    said: Callable[[str], None],
+    factor: float = 1.0,
+) -> None:
+    """Build the layer: on the puzzle's disk, and as a tar that `archive` gets piece by piece.
+
+    `inputs` is what `pack` wrote. Each line that build.sh prints is given to `said`. BuildFailed
+    has the last of them when it fails, takes longer than it may, or fills the disk.
+    """
+    for name in SCRIPTS:
+        await guest.put(f"{_WORK}/{name}", script(name), mode=0o755, parents=True)
+    await _step(guest, "prepare.sh", [_BASE, _SCRATCH], factor)
+    size = inputs.stat().st_size
+    await guest.put(f"{_WORK}/scratch/inputs.tar", _pieces(inputs), size=size)
+    await _run_build(guest, puzzle, said, factor)
+    await _step(guest, "collect.sh", [str(EPOCH), *NEVER], factor)
+    await _step(guest, "archive.sh", [], factor, archive)
+    await _step(guest, "apply.sh", [_TARGET], factor)
+
+
+async def _run_build(
+    guest: BuildGuest, puzzle: Puzzle, said: Callable[[str], None], factor: float
+) -> None:
+    output = _Lines(said)
+    allowed = puzzle.manifest.build.timeout
+    code = await _follow(
+        guest, "run.sh", [str(EPOCH)], allowed * factor, lambda _, data: output.add(data)
+    )
+    output.end()
+    if code == 0:
+        return
+    label = f"{puzzle.name}: {puzzle.build.name if puzzle.build else 'build.sh'}"
+    if code is None:
+        limit = format_duration(allowed)
+        message = f"{label} did not end within {limit}"
+        hint = "build.timeout in puzzle.yaml gives it more time, BUGBOX_TIMEOUT_FACTOR a slow host"
+    elif await _is_full(guest):
+        message = f"{label} filled the disk of {puzzle.manifest.machine.disk >> 20} MiB"
+        hint = "machine.disk in puzzle.yaml makes it larger"
+    else:
+        message, hint = f"{label} ended with status {code}", None
+    raise BuildFailed(message, detail=output.kept(), hint=hint)
+
+
+async def _is_full(guest: BuildGuest) -> bool:
+    """Whether the scratch disk has less than a megabyte left."""
+    free = bytearray()
+    argv = ["/usr/bin/stat", "--file-system", "--format=%a %S", f"{_WORK}/scratch"]
+    command = await guest.command(argv)
+    while (item := await command.receive()) is not None:
+        free += item[1][:100]
+    if (await command.status()).code != 0:
+        return False
+    blocks, size = bytes(free).split()[:2]
+    return int(blocks) * int(size) < 1 << 20
+
+
+async def _step(
+    guest: BuildGuest,
+    name: str,
+    args: list[str],
+    factor: float,
+    output: Callable[[bytes], None] | None = None,
+) -> None:
+    """Run one of our own scripts; BuildFailed with what it said when it fails."""
+    complaint = bytearray()
+
+    def take(stream: int, data: bytes) -> None:
+        if stream == 1 and output is not None:
+            output(data)
+        elif len(complaint) < _KEPT_BYTES:
+            complaint.extend(data)
+
+    code = await _follow(guest, name, args, _STEP_TIMEOUT * factor, take)
+    if code == 0:
+        return
+    detail = printable(bytes(complaint).decode(errors="replace"))
+    what = "did not end" if code is None else f"ended with status {code}"
+    if name == "apply.sh" and "No space left" in detail:
+        hint: str | None = "the layer does not fit: machine.disk in puzzle.yaml makes it larger"
+    else:
+        hint = None
+    raise BuildFailed(f"making the layer: {name} {what}", detail=detail, hint=hint)
+
+
+async def _follow(
+    guest: BuildGuest,
+    name: str,
+    args: list[str],
+    timeout: float,
+    take: Callable[[int, bytes], None],
+) -> int | None:
+    """Run a script of ours to its end; return its status, or None when time was over."""
+    command = await guest.command(["/bin/bash", f"{_WORK}/{name}", _WORK, *args])
+    try:
+        async with asyncio.timeout(timeout):
+            await command.send_eof()
+            while (item := await command.receive()) is not None:
+                take(*item)
+            return (await command.status()).code
+    except TimeoutError:
+        return None
+    finally:
+        await command.close()
+
+
+class _Lines:
+    """Cuts output into lines as it comes, and keeps the last of it."""
+
+    def __init__(self, said: Callable[[str], None]) -> None:
+        self.said = said
+        self.rest = b""
+        self.tail = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """Take more output."""
+        self.tail += data
+        del self.tail[:-_KEPT_BYTES]
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        # A line without end must not grow for ever.
+        if len(self.rest) > _KEPT_BYTES:
+            lines, self.rest = [*lines, self.rest], b""
+        for line in lines:
+            self.said(printable(line.decode(errors="replace")))
+
+    def end(self) -> None:
+        """Pass on what came after the last line's end."""
+        if self.rest:
+            self.add(b"\n")
+
+    def kept(self) -> str:
+        """Return the last of the output, safe to print."""
+        text = bytes(self.tail).decode(errors="replace")
+        return "\n".join(printable(line) for line in text.splitlines())
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while data := file.read(256 << 10):
+            yield data

@@ -1,0 +1,73 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# collect.sh WORK EPOCH [NEVER...]: turn the upper directory into what a layer's tar should hold.
+#
+# Overlayfs notes a deletion as a character device 0:0 and a replaced directory as an attribute.
+# Here they become the empty files that OCI layers have: .wh.NAME and .wh..wh..opq. Paths that the
+# target must lose first go to WORK/scratch/deletions, each followed by a NUL.
+set -euo pipefail
+shopt -s dotglob nullglob
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+work=$1 epoch=$2
+shift 2
+base=$work/base
+deletions=$work/scratch/deletions
+
+umount "$work/scratch/merged"
+cd "$work/scratch/upper"
+: >"$deletions"
+
+there() { [ -e "$1" ] || [ -L "$1" ]; }
+is_folder() { [ -d "$1" ] && [ ! -L "$1" ]; }
+
+# Change something in a directory and leave the directory's own time as it was.
+quietly() {
+    local folder=${1%/*}
+    shift
+    touch --reference="$folder" ../time
+    "$@"
+    touch --reference=../time "$folder"
+}
+
+if reserved=$(find . -name '.wh.*' -print -quit) && [ -n "$reserved" ]; then
+    echo "build.sh made $reserved: names that begin with .wh. mean deletions in a layer" >&2
+    exit 1
+fi
+
+# What never belongs to a layer. The patterns come without a slash in front: anchored by nature.
+for pattern in "$@"; do
+    while IFS= read -r path; do
+        quietly "$path" rm -rf -- "$path"
+    done < <(compgen -G "./$pattern" || true)
+done
+
+# Deleted names. One that the base never had (it came from the helper) leaves no trace.
+while IFS= read -r -d '' path; do
+    [ "$(stat -c %t:%T -- "$path")" = 0:0 ] || continue
+    quietly "$path" rm -- "$path"
+    there "$base/$path" || continue
+    printf '%s\0' "$path" >>"$deletions"
+    quietly "$path" touch -- "${path%/*}/.wh.${path##*/}"
+done < <(find . -type c -print0)
+
+# Directories that hide all the base had there. A new directory has the mark as well; it hides
+# nothing and needs none. getfattr writes odd bytes of a name in octal, which %b undoes.
+while IFS= read -r line; do
+    printf -v path '%b' "${line#'# file: '}"
+    is_folder "$base/$path" || continue
+    printf '%s\0' "$path" >>"$deletions"
+    quietly "$path/" touch -- "$path/.wh..wh..opq"
+done < <(find . -mindepth 1 -type d -print0 |
+    xargs -0r getfattr --no-dereference --name=trusted.overlay.opaque -- 2>/dev/null |
+    grep '^# file: ' || true)
+
+# A file where the base has a directory, or the other way round: tar would not replace it.
+while IFS= read -r -d '' path; do
+    there "$base/$path" || continue
+    if is_folder "$path"; then is_folder "$base/$path" && continue
+    else is_folder "$base/$path" || continue; fi
+    printf '%s\0' "$path" >>"$deletions"
+done < <(find . -mindepth 1 -print0)
+
+# What the build wrote gets one fixed time; what came with an older time keeps it exactly.
+find . -newer ../start -print0 | xargs -0r touch --no-dereference --date="@$epoch" --

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes into a layer: all that reaches the build machine, as one tar, and the key made of it.
+
+The key is right by construction: what is not in the tar cannot reach build.sh, and whatever is in
+the tar is in the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import stat
+import tarfile
+from pathlib import Path
+from typing import BinaryIO
+
+from bugbox.errors import DefinitionError
+from bugbox.paths import DATA
+from bugbox.puzzle.definition import Puzzle
+
+__all__ = ["EPOCH", "NEVER", "SCRIPTS", "layer_key", "pack", "script"]
+
+#: Raise it when equal inputs are to make another layer for a reason outside of `guest/`.
+_BUILDER = 1
+#: 2024-01-01, UTC: the time of everything that the build wrote.
+EPOCH = 1_704_067_200
+#: Never in a layer, as patterns from the root: what is not on the disk, what names one machine
+#: only, and what can be had again.
+NEVER = (
+    "puzzle",
+    "run",
+    "tmp",
+    "proc",
+    "sys",
+    "dev",
+    "etc/machine-id",
+    "var/lib/dbus/machine-id",
+    "var/lib/systemd/random-seed",
+    "etc/ssh/ssh_host_*",
+    "var/lib/apt/lists/*",
+    "var/log/journal/*",
+)
+
+#: What runs in the build machine, beside the puzzle's own.
+SCRIPTS = ("prepare.sh", "run.sh", "collect.sh", "archive.sh", "apply.sh")
+
+_MAX_INPUTS = 1 << 30
+
+
+def layer_key(puzzle: Puzzle, base_digest: str) -> str:
+    """Return the name of the layer that this puzzle makes on that base."""
+    made_of = {
+        "builder": _BUILDER,
+        "scripts": [hashlib.sha256(script(name)).hexdigest() for name in SCRIPTS],
+        "epoch": EPOCH,
+        "never": NEVER,
+        "base": base_digest,
+        "disk": puzzle.manifest.machine.disk,
+        "inputs": pack(puzzle, None) if puzzle.build else None,
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def pack(puzzle: Puzzle, to: BinaryIO | None) -> str:
+    """Write a tar of all that reaches the build machine; return its SHA-256, `to` or no `to`.
+
+    That is build.sh and files/, with owners, times and modes that do not depend on this host: of
+    a mode only the run bit counts, as in git.
+    """
+    if puzzle.build is None:
+        raise ValueError(f"{puzzle.name} has no build script")
+    sink = _Sink(to)
+    # tarfile only ever writes to it.
+    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+        _add(tar, "build.sh", puzzle.build.text, run=True)
+        if puzzle.files is not None:
+            _add_folder(tar, "files")
+            for path in sorted(puzzle.files.rglob("*")):
+                _add_path(tar, f"files/{path.relative_to(puzzle.files).as_posix()}", path)
+    return sink.sha256.hexdigest()
+
+
+class _Sink:
+    """Hashes what is written, and passes it on."""
+
+    def __init__(self, to: BinaryIO | None) -> None:
+        self.to = to
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self.size += len(data)
+        if self.size > _MAX_INPUTS:
+            raise DefinitionError(f"files/ is larger than {_MAX_INPUTS >> 20} MiB")
+        self.sha256.update(data)
+        if self.to is not None:
+            self.to.write(data)
+        return len(data)
+
+
+def _add_path(tar: tarfile.TarFile, name: str, path: Path) -> None:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        info = _info(name, tarfile.SYMTYPE, 0o777)
+        info.linkname = os.readlink(path)  # noqa: PTH115
+        tar.addfile(info)
+    elif stat.S_ISDIR(mode):
+        _add_folder(tar, name)
+    else:
+        # Not followed, not waited for: the definition has looked at it, but some time ago.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise DefinitionError(f"{path}: neither a file nor a folder")
+            _add(tar, name, file.read(_MAX_INPUTS + 1), run=bool(mode & 0o111))
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes, *, run: bool) -> None:
+    info = _info(name, tarfile.REGTYPE, 0o755 if run else 0o644)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _add_folder(tar: tarfile.TarFile, name: str) -> None:
+    tar.addfile(_info(name, tarfile.DIRTYPE, 0o755))
+
+
+def _info(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode, info.mtime = kind, mode, EPOCH
+    return info
+
+
+def script(name: str) -> bytes:
+    """Return one of the scripts of `guest/`."""
+    return (DATA / "puzzle" / "guest" / name).read_bytes()

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine for building a puzzle in: nothing runs but the lifeline, and nothing can be reached.
+
+It is a session that is never handed over: its record says `making` from start to end, so whatever
+happens to us, the reaper takes it back. /dev/vda is the base, read-only; /dev/vdb an empty scratch
+disk; /dev/vdc the puzzle's disk over the base.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from bugbox.config import Settings
+from bugbox.errors import MachineLost, OutOfResources
+from bugbox.events import step
+from bugbox.host.bridge import in_thread
+from bugbox.image.kernel import BuiltKernel
+from bugbox.machine.driver import Driver, Machine
+from bugbox.machine.spec import Drive, Kernel, MachineSpec
+from bugbox.machine.state import State
+from bugbox.paths import Home
+from bugbox.session.description import to_json
+from bugbox.session.reaper import give_back
+from bugbox.session.record import Ledger, claim, load_all
+from bugbox.storage.disk import create_empty
+
+__all__ = ["build_machine", "while_it_runs"]
+
+_MEM_MIB = 512
+_BOOT_TIMEOUT = 60.0
+#: States in which a build cannot go on.
+_OVER = frozenset({State.REBOOTING, State.OFF, State.STALLED, State.STOPPED, State.FAILED})
+
+
+@asynccontextmanager
+async def build_machine(
+    home: Home,
+    settings: Settings,
+    driver: Driver,
+    *,
+    name: str,
+    kernel: BuiltKernel,
+    initrd: Path,
+    base: Path,
+    disk: Path,
+    disk_bytes: int,
+) -> AsyncIterator[Machine]:
+    """Boot a build machine; end it in good order, or at once when the block fails."""
+    async with AsyncExitStack() as undo:
+        with step("Start the build machine"):
+            title = f"Building {name}"
+            ledger = await in_thread(
+                claim, home, f"build-{name}", title=title, driver=driver.name, started=time.time()
+            )
+            undo.push_async_callback(_shielded, lambda: in_thread(give_back, ledger))
+            spec = _spec(ledger, settings, kernel, initrd, base, disk)
+            spec = await in_thread(_make_room, home, settings, ledger, spec, disk_bytes)
+            machine = await driver.boot(spec, ledger.process_started)
+            undo.push_async_callback(_shielded, lambda: machine.stop(0.0))
+            await machine.wait_lifeline()
+        yield machine
+        await machine.stop()
+
+
+async def while_it_runs(machine: Machine, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`; when the machine ends or cannot go on meanwhile, give up at once and say why."""
+    task = asyncio.create_task(work)
+    over: asyncio.Future[State] = asyncio.get_running_loop().create_future()
+
+    def seen(state: State) -> None:
+        if state in _OVER and not over.done():
+            over.set_result(state)
+
+    machine.watch(seen)
+    seen(machine.state)
+    try:
+        either: list[asyncio.Future[Any]] = [task, over]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            return
+        if over.result() is State.STALLED:
+            raise OutOfResources(
+                "the disk of this host is full: the build machine cannot write",
+                hint="free some space, or set BUGBOX_HOME to a folder on a larger disk",
+            )
+        raise MachineLost(f"the build machine is {over.result()}: {machine.reason or 'no reason'}")
+    finally:
+        task.cancel()
+        over.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _spec(
+    ledger: Ledger, settings: Settings, kernel: BuiltKernel, initrd: Path, base: Path, disk: Path
+) -> MachineSpec:
+    below = Drive(id="base", path=base, format="raw", read_only=True)
+    return MachineSpec(
+        id=ledger.record.id,
+        kernel=Kernel(
+            vmlinux=kernel.vmlinux,
+            initrd=initrd,
+            release=kernel.release,
+            extra_args=("bugbox.init=none",),
+        ),
+        drives=(
+            below,
+            Drive(id="scratch", path=ledger.paths.disk, format="qcow2"),
+            Drive(id="puzzle", path=disk, format="qcow2", backing=below),
+        ),
+        mem_mib=_MEM_MIB,
+        root=ledger.paths.root,
+        runtime=ledger.paths.runtime,
+        boot_timeout=_BOOT_TIMEOUT * settings.timeout_factor,
+    )
+
+
+def _make_room(
+    home: Home, settings: Settings, ledger: Ledger, spec: MachineSpec, scratch_bytes: int
+) -> MachineSpec:
+    """Make the scratch disk and the folder for sockets, each written down before."""
+    uid = _own_uid(home, settings, ledger.record.id)
+    spec = dataclasses.replace(spec, uid=uid)
+    ledger.hold("sockets")
+    spec.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if uid is not None:
+        os.chown(spec.runtime, uid, uid)
+    ledger.hold("disk")
+    create_empty(ledger.paths.disk, size_bytes=scratch_bytes)
+    ledger.write(holds=(*ledger.record.holds, "vmm"), spec=to_json(spec))
+    return spec
+
+
+def _own_uid(home: Home, settings: Settings, id: str) -> int | None:
+    """Pick a user for the VMM that no session's VMM has; None: we are not root."""
+    if os.geteuid() != 0 or settings.uid_base == 0:
+        return None
+    taken = {record.spec.get("uid") for record in load_all(home)}
+    start = zlib.crc32(id.encode()) & 0xFFFF
+    free = (settings.uid_base + (start + n) % 0x10000 for n in range(0x10000))
+    return next(uid for uid in free if uid not in taken)
+
+
+async def _shielded(undo: Callable[[], Awaitable[None]]) -> None:
+    """Take something back even while we are being cancelled; every such step is bounded."""
+    with anyio.CancelScope(shield=True):
+        await undo()
