@@ -49,8 +49,8 @@ class Monitor:
         self.timeout = timeout
         self._on_lost = on_lost
         self._client = QMPClient()
-        # The library's own listener keeps every event for ever.
-        self._client.remove_listener(self._client.events)
+        # The library's own listener would keep every event for ever.
+        self._client.events.event_filter = lambda event: False
         self._client.register_listener(_Tap(on_event))
         self._watch: asyncio.Task[None] | None = None
 
