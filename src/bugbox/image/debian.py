@@ -155,6 +155,7 @@ def _watched(log: Path, root: Path) -> Iterator[None]:
 
 
 def _watch(log: Path, root: Path, done: threading.Event) -> None:
+    told = -1
     while not done.wait(0.5):
         try:
             lines = log.read_text(errors="replace")
@@ -167,8 +168,9 @@ def _watch(log: Path, root: Path, done: threading.Event) -> None:
         title = _STAGES[stage][1]
         if title == "downloading packages":
             progress(title, _size(root / "var/cache/apt/archives"), 0, "bytes")
-        else:
+        elif stage != told:
             progress(title, stage, len(_STAGES), "stages")
+        told = stage
 
 
 def _size(folder: Path) -> int:

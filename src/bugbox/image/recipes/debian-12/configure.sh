@@ -12,7 +12,10 @@ done | sort -n | tail -n 1 >"$BUGBOX_WORK/epoch"
 chroot "$root" depmod "$BUGBOX_RELEASE"
 
 # What kmod-static-nodes would find out at each boot: nodes whose first opening loads a module.
-chroot "$root" kmod static-nodes --format=tmpfiles --output=/usr/lib/tmpfiles.d/bugbox-static-nodes.conf
+awk '!/^#/ {
+    if (split($2, part, "/") > 1) print "d /dev/" part[1] " 0755 - - -"
+    print substr($3, 1, 1) "! /dev/" $2 " 0600 - - - " substr($3, 2)
+}' "$root/usr/lib/modules/$BUGBOX_RELEASE/modules.devname" >"$root/usr/lib/tmpfiles.d/bugbox-static-nodes.conf"
 
 # Completion is read at the first Tab instead of at each login (files/etc/profile.d/bugbox.sh).
 rm -f "$root/etc/profile.d/bash_completion.sh"
