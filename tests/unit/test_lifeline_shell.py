@@ -67,7 +67,7 @@ async def read_until(command: Command, wanted: bytes) -> bytes:
 
 async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
