@@ -43,7 +43,7 @@ _HELPERS = (
     "within() {",
     '_bugbox_time=$1; shift; { "$@" <&3 3<&- & } 3<&0; _bugbox_job=$!;',
     "( trap 'kill \"$!\" 2>/dev/null; exit' TERM;",
-    'sleep "$_bugbox_time" & wait "$!"; _bugbox_kill "$_bugbox_job"; exit 7 )',
+    'sleep "$_bugbox_time" & wait "$!"; trap "" TERM; _bugbox_kill "$_bugbox_job"; exit 7 )',
     ">/dev/null 2>&1 & _bugbox_watch=$!;",
     'wait "$_bugbox_job" 2>/dev/null; _bugbox_status=$?;',
     'kill "$_bugbox_watch" 2>/dev/null; wait "$_bugbox_watch" 2>/dev/null;',
