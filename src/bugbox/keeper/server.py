@@ -150,6 +150,7 @@ class Keeper:
         if self._retiring.is_set() and verb != "retire":
             raise StateError("the keeper is retiring", hint="try again")
         result: Any = None
+        failure: Exception | None = None
         async with anyio.create_task_group() as group:
             with anyio.CancelScope() as scope, listening(client.on_event):
                 group.start_soon(_cancel_after, client.hung_up, scope)
@@ -157,6 +158,8 @@ class Keeper:
                 self._answers.add(scope)
                 try:
                     result = await self._do(verb, args)
+                except Exception as error:
+                    failure = error
                 finally:
                     self._answers.discard(scope)
                     self._answered.set()
@@ -165,6 +168,8 @@ class Keeper:
         if scope.cancelled_caught:
             log.info("%s was cancelled by its client", verb)
             raise Interrupted("interrupted; all that was begun is taken back")
+        if failure is not None:
+            raise failure
         await client.flush_events()
         await client.send_line({"result": result})
 

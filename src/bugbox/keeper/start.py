@@ -100,12 +100,18 @@ def _still_starting(home: Home, child: int) -> int:
     """Return the pid of the keeper that comes up; start another when ours met a dying one."""
     if child == 0:
         return 0 if locked(home) else _spawn(home)
-    pid, status = os.waitpid(child, os.WNOHANG)
-    if pid == 0:
+    status = _reap(child)
+    if status is None:
         return child
-    if os.waitstatus_to_exitcode(status) != 0:
+    if status != 0:
         raise HostError("the keeper could not start", hint=f"see {home.keeper_log}")
     return 0
+
+
+def _reap(child: int) -> int | None:
+    """Return the status of a child that has ended."""
+    pid, status = os.waitpid(child, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if pid else None
 
 
 def locked(home: Home) -> bool:

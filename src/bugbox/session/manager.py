@@ -36,6 +36,9 @@ __all__ = ["Manager"]
 
 log = logging.getLogger(__name__)
 
+#: Seconds that a client may wait for one adopted machine's lifeline; a healthy one needs a few ms.
+_ADOPTION_TIMEOUT = 2.0
+
 Answer = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 
@@ -112,6 +115,7 @@ class Manager:
         if session is not None:
             self._keep(session)
             self._spawn(session.follow_up)
+            await session.settled(_ADOPTION_TIMEOUT)
 
     def _keep(self, session: Session) -> Attempt:
         attempt = Attempt(session)

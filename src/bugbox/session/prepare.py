@@ -8,8 +8,11 @@ a base image for a bare machine.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import anyio
 
 from bugbox.config import Settings
 from bugbox.errors import UserError
@@ -21,6 +24,8 @@ from bugbox.session.builder import BuiltLayer, ensure_layer, find_layer
 from bugbox.session.drivers import choose
 
 __all__ = ["Prepared", "ensure", "estimate", "find"]
+
+Run = Callable[[Callable[[], Awaitable[BuiltLayer]]], BuiltLayer]
 
 _LAYER = Estimate(what="the puzzle's layer", download_bytes=0, disk_bytes=64 << 20, seconds=30)
 
@@ -52,8 +57,11 @@ def find(home: Home, settings: Settings, wanted: Puzzle | str) -> Prepared | Non
     return Prepared(kernel=kernel, initrd=initrd, image=image, layer=layer)
 
 
-def ensure(home: Home, settings: Settings, wanted: Puzzle | str) -> Prepared:
-    """Build whatever is missing; two processes that want the same thing build it once."""
+def ensure(home: Home, settings: Settings, wanted: Puzzle | str, run: Run = anyio.run) -> Prepared:
+    """Build whatever is missing; two processes that want the same thing build it once.
+
+    `run` runs the asynchronous half, as anyio.run does: a command brings one that knows Ctrl-C.
+    """
     home.prepare()
     kernel = store.ensure_kernel(home, settings)
     initrd = store.ensure_initrd(home, kernel)
@@ -61,8 +69,8 @@ def ensure(home: Home, settings: Settings, wanted: Puzzle | str) -> Prepared:
     _check_pin(wanted, image)
     layer = None
     if isinstance(wanted, Puzzle):
-        driver = choose(home, settings)
-        layer = ensure_layer(home, settings, wanted, image, kernel, initrd, driver)
+        puzzle, driver = wanted, choose(home, settings)
+        layer = run(lambda: ensure_layer(home, settings, puzzle, image, kernel, initrd, driver))
     return Prepared(kernel=kernel, initrd=initrd, image=image, layer=layer)
 
 

@@ -148,6 +148,7 @@ async def make_ready(
         reason="",
         degraded=degraded,
         boots=ledger.record.boots + 1,
+        guest_boot=hello.boot_id if (hello := machine.lifeline.hello) else "",
     )
 
 
@@ -169,7 +170,7 @@ def _spec(ledger: Ledger, plan: Plan, parts: Prepared, host: Host) -> MachineSpe
         root=paths.root,
         runtime=paths.runtime,
         uid=_own_uid(host, ledger.record.id),
-        boot_timeout=plan.boot_timeout,
+        boot_timeout=plan.boot_timeout * host.settings.timeout_factor,
     )
 
 

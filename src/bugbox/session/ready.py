@@ -10,9 +10,12 @@ Each step that fails says what it ran, what came out, and what the console said 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import anyio
 
 from bugbox.errors import BootFailed, GuestError
 from bugbox.machine.lifeline.shell import Lifeline, Result, Terminal
@@ -25,6 +28,7 @@ __all__ = ["Boot", "log_in", "run_script", "wait_for_ready_script", "wait_for_sy
 _HOPELESS = (126, 127)
 _LOGIN_ROWS, _LOGIN_COLS = 24, 80
 _LOGIN_OUTPUT_LIMIT = 1 << 16
+_HANG_UP_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +143,11 @@ async def log_in(boot: Boot, user: str) -> None:
             try:
                 await _talk(terminal, typed, answer, seen, 5 * boot.factor)
             finally:
-                await boot.lifeline.hangup(terminal.id)
-                await terminal.close()
+                await _hang_up(boot.lifeline, terminal)
     except TimeoutError:
-        raise boot.failed(f"{user}'s login shell did not answer in time", printable(bytes(seen))) from None
+        raise boot.failed(
+            f"{user}'s login shell did not answer in time", printable(bytes(seen))
+        ) from None
     except GuestError as error:
         raise boot.failed(f"{user} cannot log in: {error}", printable(bytes(seen))) from error
 
@@ -166,3 +171,11 @@ async def _talk(
         if waiting_for_prompt:
             waiting_for_prompt = False
             await terminal.send(typed)
+
+
+async def _hang_up(lifeline: Lifeline, terminal: Terminal) -> None:
+    """End the login, also when it hangs or we are cancelled; mostly it has ended by itself."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(_HANG_UP_TIMEOUT):
+        await terminal.close()
+        with contextlib.suppress(GuestError):
+            await lifeline.hangup(terminal.id)

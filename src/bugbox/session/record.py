@@ -93,6 +93,8 @@ class Record:
     timings_ms: dict[str, int] = field(default_factory=dict)
     degraded: tuple[str, ...] = ()
     boots: int = 0
+    #: The guest's own boot id, as its lifeline told it: tells whether it rebooted unseen.
+    guest_boot: str = ""
     checks_run: int = 0
     checks_failed: int = 0
     hints: tuple[int, ...] = ()

@@ -159,9 +159,21 @@ class Session:
         return event.is_set()
 
     async def follow_up(self) -> None:
-        """After adoption: finish a boot that the last keeper did not see the end of."""
-        if self.machine and self.machine.state in (State.BOOTING, State.REBOOTING):
-            await self._come_back()
+        """After adoption: go on where the last keeper was, or finish a boot that it did not see."""
+        machine = self.machine
+        if machine is None or machine.state not in (State.BOOTING, State.REBOOTING):
+            return
+        if self.record.state == State.READY:
+            try:
+                await machine.wait_lifeline()
+            except GuestError as error:
+                log.warning("%s: %s", self.id, error)
+            hello = machine.lifeline.hello
+            if hello is not None and hello.boot_id == self.record.guest_boot:
+                await machine.reached(State.READY)
+                self._wake()
+                return
+        await self._come_back()
 
     async def reset(self, parts: Prepared) -> dict[str, Any]:
         """Throw the disk away and boot a fresh machine under the same id."""

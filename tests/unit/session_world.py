@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole bugbox without a VM: a home, a small puzzle, its built parts, and the fake driver."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from bugbox.config import Settings
+from bugbox.host.proc import start_time
+from bugbox.machine.fake import FakeDriver
+from bugbox.paths import Home
+from bugbox.puzzle.definition import load
+from bugbox.session import drivers, prepare
+from bugbox.session.plan import Plan, of_image, of_puzzle
+from bugbox.session.prepare import Prepared
+from bugbox.session.provision import Host
+
+MANIFEST = """\
+schema: 1
+name: tiny
+title: A tiny puzzle
+summary: Make the file.
+user: {name: learner}
+checks:
+  - {id: made, title: The file is there, run: checks/made.sh}
+hints:
+  - {title: First, file: hints/1.md}
+  - {title: Second, file: hints/2.md, not_before: 1h}
+"""
+FILES = {
+    "puzzle.yaml": MANIFEST,
+    "description.md": "There should be a file.\n",
+    "checks/made.sh": '#!/bin/sh\n[ -e "$FAKE_ROOT/made" ] || { echo "No file yet."; exit 1; }\n',
+    "hints/1.md": "Look.\n",
+    "hints/2.md": "touch made\n",
+    "solve.sh": '#!/bin/sh\ntouch "$FAKE_ROOT/made"\n',
+    "solution.md": "Touch it.\n",
+    "debrief.md": "It was not there.\n",
+    "boot.sh": '#!/bin/sh\necho boot >> "$FAKE_ROOT/log"\n',
+    "break.sh": '#!/bin/sh\necho break >> "$FAKE_ROOT/log"\n',
+    "ready.sh": '#!/bin/sh\necho ready >> "$FAKE_ROOT/log"\n',
+}
+
+
+class World:
+    """Everything a session needs, under one temporary folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = Home(folder / "home")
+        self.home.prepare()
+        self.settings = Settings(uid_base=0, keeper_idle=600.0, timeout_factor=2.0)
+        self.puzzle = folder / "puzzles" / "tiny"
+        for name, text in FILES.items():
+            self.write(name, text)
+        base = folder / "base.ext4"
+        base.write_bytes(b"\0" * (1 << 20))
+        self.parts = Prepared(
+            kernel=SimpleNamespace(vmlinux=base, release="6.1"),  # type: ignore[arg-type]
+            initrd=base,
+            image=SimpleNamespace(rootfs=base, name="debian-12", digest="0"),  # type: ignore[arg-type]
+            layer=None,
+        )
+
+    @property
+    def host(self) -> Host:
+        return Host(home=self.home, settings=self.settings, driver=FakeDriver())
+
+    def write(self, name: str, text: str) -> None:
+        """Put a file into the puzzle's folder."""
+        path = self.puzzle / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        if name.endswith(".sh"):
+            path.chmod(0o755)
+
+    def plan(self, **changes: Any) -> Plan:
+        return replace(of_puzzle(load(self.puzzle)), **changes)
+
+    def bare(self, **changes: Any) -> Plan:
+        return replace(of_image("debian-12"), **changes)
+
+    def log(self, id: str) -> list[str]:
+        """What the guest's scripts wrote."""
+        return (self.home.session(id).root / "fake" / "log").read_text().split()
+
+    def wire(self) -> None:
+        """Make the session layer of this very process find the fake parts and the fake driver."""
+        drivers.DRIVERS.clear()
+        drivers.DRIVERS["fake"] = lambda home, settings: FakeDriver()
+        prepare.find = lambda home, settings, wanted: self.parts
+
+    def leftovers(self) -> list[str]:
+        """Everything of any session: folders, sockets, processes."""
+        found = [str(path) for path in self.home.sessions.iterdir()]
+        found += [str(path) for path in self.home.runtime.iterdir() if path.is_dir()]
+        return found + [f"pid {pid}" for pid in self.processes()]
+
+    def processes(self) -> list[int]:
+        """Fake VMMs that live in this home."""
+        marker = str(self.home.runtime).encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                ours = entry.name.isdigit() and marker in (entry / "cmdline").read_bytes()
+                if ours and start_time(int(entry.name)) is not None:
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+
+@contextmanager
+def world(folder: Path) -> Iterator[World]:
+    """Make one, and leave nothing of it behind."""
+    made = World(folder)
+    before = dict(drivers.DRIVERS), prepare.find
+    try:
+        yield made
+    finally:
+        drivers.DRIVERS.clear()
+        drivers.DRIVERS.update(before[0])
+        prepare.find = before[1]
+        for pid in made.processes():
+            started = start_time(pid)
+            if started is not None:
+                from bugbox.host.proc import Process
+
+                Process(pid=pid, started=started).kill()
+        shutil.rmtree(made.home.runtime, ignore_errors=True)
+
+
+def eventually(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
+    """Wait until `condition` holds; fail otherwise."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"never came: {condition}"
+        time.sleep(0.02)
+
+
+KEEPER = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from session_world import World
+from bugbox.keeper.server import serve
+world = World(Path({folder!r}))
+world.wire()
+serve(world.home, world.settings)
+"""
+
+
+def keeper_argv(made: World) -> list[str]:
+    """A keeper of its own process that has the fake driver."""
+    path = [str(Path(__file__).parent), *sys.path]
+    return [sys.executable, "-c", KEEPER.format(path=path, folder=str(made.folder))]
