@@ -27,7 +27,7 @@ class ScriptFinding:
     message: str
 
 
-_SET_E = re.compile(r"(^|[;&|(]\s*)set\s+(-[a-df-z]*e|-o\s+errexit)")
+_SET_E = re.compile(r"(^|[;&|({]|\b(then|do|else)\b)\s*set\s+(-[a-df-z]*e|-o\s+errexit)")
 _SPEAKS = re.compile(r"\b(fail|echo|printf|cat)\b")
 _SHELL = re.compile(r"#!\s*(/usr)?/bin/(env\s+)?(?P<name>\S+)")
 
