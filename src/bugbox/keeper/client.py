@@ -35,6 +35,11 @@ _CHUNK = 1 << 16
 #: Seconds that an interrupted command waits for the keeper to take everything back.
 _TAKE_BACK_TIMEOUT = 60.0
 _ATTEMPTS = 5
+_GONE = "the keeper ended before it answered"
+
+
+class _NeverHeard(Exception):
+    """The keeper ended without a word."""
 
 
 class _Skew(Exception):
@@ -185,6 +190,7 @@ def _ask(
         "verb": verb,
         "args": {**args},
     }
+    again = start
     for _ in range(_ATTEMPTS):
         connection = _Connection(connect(home, start=start))
         try:
@@ -193,6 +199,12 @@ def _ask(
         except _Skew:
             connection.sock.close()
             retire(home)
+        except _NeverHeard as error:
+            # We caught one that was just ending: the next one answers.
+            connection.sock.close()
+            if not again:
+                raise KeeperGone(_GONE, hint="bugbox logs --keeper") from error
+            again = False
         except KeyboardInterrupt:
             _let_it_take_back(connection.sock)
             raise
@@ -203,16 +215,15 @@ def _ask(
 
 
 def _converse(connection: _Connection, message: dict[str, Any], on_event: OnEvent | None) -> None:
-    held = b""
+    held, heard = b"", False
     try:
         connection.sock.sendall(protocol.line(message))
         while True:
             while b"\n" not in held:
                 data = connection.sock.recv(_CHUNK)
                 if not data:
-                    raise KeeperGone(
-                        "the keeper ended before it answered", hint="bugbox logs --keeper"
-                    )
+                    raise ConnectionResetError
+                heard = True
                 held += data
             text, held = held.split(b"\n", 1)
             answer = json.loads(text)
@@ -221,9 +232,9 @@ def _converse(connection: _Connection, message: dict[str, Any], on_event: OnEven
             if on_event is not None:
                 on_event(answer["event"])
     except (BrokenPipeError, ConnectionResetError) as error:
-        raise KeeperGone(
-            "the keeper ended before it answered", hint="bugbox logs --keeper"
-        ) from error
+        if not heard:
+            raise _NeverHeard from error
+        raise KeeperGone(_GONE, hint="bugbox logs --keeper") from error
     if "error" in answer:
         if answer["error"].get("kind") == "VersionSkew":
             raise _Skew
