@@ -21,3 +21,5 @@ chown learner:post /srv/post/learner/letter.txt
 
 # The fault: the lock for the holidays, never taken off again.
 setfacl --modify user:learner:--- /srv/post/learner
+
+find /srv/post -exec touch --date='2023-11-27 08:02' {} +

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What a tablet at the entrance would see.
-page=$(wget -q -T 5 -O - http://127.0.0.1:8080/ 2>&1)
+page=$(printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 5 127.0.0.1 8080 2>&1)
 
 case $page in
 *"TODAY AT THE CANTEEN"*) ;;

@@ -8,7 +8,7 @@ receipts() {
 }
 
 before=$(receipts)
-for second in $(seq 24); do
+for second in $(seq 18); do
     [ "$(receipts)" -ge $((before + 2)) ] && exit 0
     sleep 1
 done

@@ -2,4 +2,4 @@
 # refused by: space
 # Room for a while.
 sudo mount -o remount,size=48m /run/tide
-sleep 5
+sleep 4
