@@ -14,6 +14,7 @@ import lzma
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Protocol
 
 from bugbox.errors import BuildFailed
 from bugbox.image import lz4
@@ -58,25 +59,35 @@ def compressed_kernel(image: bytes) -> bytes:
 
 
 def _unpacked(payload: bytes, unzstd: NeedsZstd | None) -> bytes:
-    # Trailing bytes (the kernel's build appends the unpacked size) are left over by all of these.
-    if payload.startswith(b"\x1f\x8b"):
-        return _limited(zlib.decompressobj(31).decompress, payload)
-    if payload.startswith((b"\xfd7zXZ\x00", b"\x5d\x00\x00")):
-        return _limited(lzma.LZMADecompressor().decompress, payload)
-    if payload.startswith(b"BZh"):
-        return _limited(bz2.BZ2Decompressor().decompress, payload)
-    if payload.startswith(lz4.MAGIC):
-        return _limited(lz4.unpack, payload)
+    # The kernel's build puts the unpacked size behind the stream: every one of these ignores it.
+    try:
+        if payload.startswith(b"\x1f\x8b"):
+            return _stream(zlib.decompressobj(31), payload)
+        if payload.startswith((b"\xfd7zXZ\x00", b"\x5d\x00\x00")):
+            return _stream(lzma.LZMADecompressor(), payload)
+        if payload.startswith(b"BZh"):
+            return _stream(bz2.BZ2Decompressor(), payload)
+        if payload.startswith(lz4.MAGIC):
+            return lz4.unpack(payload, _LARGEST)
+    except (zlib.error, lzma.LZMAError, OSError, ValueError) as error:
+        raise BuildFailed(f"the compressed kernel is damaged: {error}") from error
     if payload.startswith(_ZSTD) and unzstd is not None:
         return unzstd(payload)
     raise BuildFailed(f"kernel compressed in a way we do not know (it starts {payload[:6].hex()})")
 
 
-def _limited(decompress: Callable[[bytes, int], bytes], payload: bytes) -> bytes:
-    try:
-        return decompress(payload, _LARGEST)
-    except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
-        raise BuildFailed(f"the compressed kernel is damaged: {error}") from error
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, limit: int, /) -> bytes: ...
+
+
+def _stream(decompressor: _Decompressor, payload: bytes) -> bytes:
+    data = decompressor.decompress(payload, _LARGEST)
+    if not decompressor.eof:
+        raise ValueError("it ends too early, or is too large")
+    return data
 
 
 def pvh_entry(vmlinux: bytes) -> int | None:

@@ -29,8 +29,9 @@ def make_ext4(
 ) -> None:
     """Fill a new, sparse ext4 `image` with what is in `folder`.
 
-    Equal folders give equal images: `uuid` (also the seed of the directory hash) and `when`
-    (seconds; for every time that the filesystem itself keeps) are the caller's.
+    What would differ from run to run is the caller's: `uuid` (also the seed of the directory hash)
+    and `when` (seconds; the filesystem's own times). A file's time of change (ctime) is that of the
+    folder's file: no tool can set it.
     """
     features = (
         f"hash_seed={uuid}",
