@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "calls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "frame.h"
+#include "link.h"
+#include "loop.h"
+#include "place.h"
+#include "process.h"
+#include "terminal.h"
+
+enum {
+    JOBS = 8,
+    SEED = 64,
+    /* systemd.special(7) counts from glibc's SIGRTMIN; musl's is one higher. */
+    GLIBC_SIGRTMIN = 34,
+    SYSTEMD_POWEROFF = GLIBC_SIGRTMIN + 4,
+    SYSTEMD_REBOOT = GLIBC_SIGRTMIN + 5,
+    SYNC_S = 5,
+};
+
+/* From <linux/random.h>, which musl does not bring. */
+#define RNDADDENTROPY _IOW('R', 0x03, int[2])
+#define RNDRESEEDCRNG _IO('R', 0x07)
+
+/* A CALL that a child works on; its exit status is an errno. */
+struct job {
+    struct process process;
+    int64_t id;
+    bool silent;
+    const char *step;
+};
+
+static struct job jobs[JOBS];
+
+static void answer(int64_t id, struct writer *writer)
+{
+    struct writer whole = {0};
+
+    write_number(&whole, TAG_ID, id);
+    memcpy(whole.bytes + whole.size, writer->bytes,
+           writer->size < sizeof(whole.bytes) - whole.size ? writer->size : 0);
+    whole.size += writer->size < sizeof(whole.bytes) - whole.size ? writer->size : 0;
+    link_send_fields(RESULT, 0, &whole);
+}
+
+static void answer_done(int64_t id, int error, const char *step)
+{
+    struct writer writer = {0};
+
+    if (error != 0) {
+        write_number(&writer, TAG_ERRNO, error);
+        write_text(&writer, TAG_STEP, step);
+        write_text(&writer, TAG_MESSAGE, strerror(error));
+    }
+    answer(id, &writer);
+}
+
+static void job_ended(struct process *process, int status)
+{
+    struct job *job = container_of(process, struct job, process);
+
+    if (!job->silent)
+        answer_done(job->id, WIFEXITED(status) ? WEXITSTATUS(status) : EINTR, job->step);
+    job->step = NULL;
+}
+
+/* Runs `work` in a child inside the guest's root. */
+static void in_child(int64_t id, const char *step, const struct fields *fields,
+                     int (*work)(const struct fields *))
+{
+    struct job *job = NULL;
+
+    for (int slot = 0; slot < JOBS && job == NULL; slot++)
+        if (jobs[slot].step == NULL)
+            job = &jobs[slot];
+    if (job == NULL) {
+        answer_done(id, EBUSY, step);
+        return;
+    }
+    pid_t pid = process_fork(&job->process, job_ended);
+    if (pid < 0) {
+        answer_done(id, errno, step);
+        return;
+    }
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC), none = null < 0 ? 0 : null;
+        child_begin((int[]){none, none, none}, 2, "files");
+        _exit(fchdir(place.root) < 0 || chroot(".") < 0 ? errno : work(fields));
+    }
+    job->id = id;
+    job->silent = false;
+    job->step = step;
+}
+
+void calls_forget(void)
+{
+    for (int slot = 0; slot < JOBS; slot++)
+        jobs[slot].silent = true;
+}
+
+static void call_ping(int64_t id, const struct fields *fields)
+{
+    struct writer writer = {0};
+
+    (void)fields;
+    write_number(&writer, TAG_TIME, now_ns());
+    answer(id, &writer);
+}
+
+static void call_clock(int64_t id, const struct fields *fields)
+{
+    int64_t time = fields_number(fields, TAG_TIME, -1);
+    struct timespec before, after = {.tv_sec = time / 1000000000, .tv_nsec = time % 1000000000};
+    struct writer writer = {0};
+
+    clock_gettime(CLOCK_REALTIME, &before);
+    if (time < 0 || place.trial || clock_settime(CLOCK_REALTIME, &after) < 0) {
+        answer_done(id, time < 0 ? EINVAL : place.trial ? EPERM : errno, "set the clock");
+        return;
+    }
+    write_number(&writer, TAG_TIME, (int64_t)before.tv_sec * 1000000000 + before.tv_nsec);
+    answer(id, &writer);
+}
+
+static int add_entropy(const uint8_t *seed)
+{
+    struct {
+        int bits, size;
+        uint8_t seed[SEED];
+    } pool = {.bits = SEED * 8, .size = SEED};
+    int fd = place_device("urandom", S_IFCHR, 1, 9, O_WRONLY);
+
+    if (fd < 0)
+        return errno;
+    memcpy(pool.seed, seed, SEED);
+    int error = ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0 ? errno : 0;
+    close(fd);
+    return error;
+}
+
+static void call_entropy(int64_t id, const struct fields *fields)
+{
+    struct field seed;
+
+    if (!fields_first(fields, TAG_SECRET, &seed) || seed.length != SEED)
+        answer_done(id, EINVAL, "read the seed");
+    else
+        answer_done(id, add_entropy(seed.value), "add entropy");
+}
+
+static int sync_root(const struct fields *fields)
+{
+    (void)fields;
+    int fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 || syncfs(fd) < 0 ? errno : 0;
+}
+
+static void call_sync(int64_t id, const struct fields *fields)
+{
+    in_child(id, "sync", fields, sync_root);
+}
+
+/* Through a new file, so that a full disk leaves the old one. */
+static int replace_file(const char *path, const char *temporary, const char *text)
+{
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    if (fd < 0)
+        return errno;
+    int error = dprintf(fd, "%s\n", text) < 0 ? errno : 0;
+    if (close(fd) < 0 && error == 0)
+        error = errno;
+    if (error == 0 && rename(temporary, path) < 0)
+        error = errno;
+    if (error != 0)
+        unlink(temporary);
+    return error;
+}
+
+static bool is_machine_id(const char *text)
+{
+    return strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32;
+}
+
+static int set_identity(const struct fields *fields)
+{
+    char name[65], id[33];
+    int error = 0;
+
+    if (fields_text(fields, TAG_NAME, name, sizeof(name))) {
+        if (sethostname(name, strlen(name)) < 0)
+            return errno;
+        error = replace_file("/etc/hostname", "/etc/hostname.bugbox", name);
+    }
+    if (error == 0 && fields_text(fields, TAG_DATA, id, sizeof(id)))
+        error = !is_machine_id(id) ? EINVAL
+                                   : replace_file("/etc/machine-id", "/etc/machine-id.bugbox", id);
+    return error;
+}
+
+static void call_identity(int64_t id, const struct fields *fields)
+{
+    if (place.trial)
+        answer_done(id, EPERM, "set the identity");
+    else
+        in_child(id, "set the identity", fields, set_identity);
+}
+
+static void call_terminals(int64_t id, const struct fields *fields)
+{
+    struct writer writer = {0};
+
+    (void)fields;
+    terminals_describe(&writer);
+    answer(id, &writer);
+}
+
+static void call_hangup(int64_t id, const struct fields *fields)
+{
+    char name[32];
+    bool known = fields_text(fields, TAG_TERMINAL, name, sizeof(name)) && terminal_hang_up(name);
+
+    answer_done(id, known ? 0 : ENOENT, "hang up");
+}
+
+static void call_guest_client(int64_t id, const struct fields *fields)
+{
+    int error = 0;
+
+    if (fields_flag(fields, "off") && unlinkat(place.home, "bin/bugbox", 0) < 0 && errno != ENOENT)
+        error = errno;
+    answer_done(id, error, "remove the client");
+}
+
+/* --- shutdown --- */
+
+static bool init_is_systemd(void)
+{
+    char name[32];
+
+    return !place.alone && place_read(place.proc, "1/comm", name, sizeof(name)) &&
+           strcmp(name, "systemd") == 0;
+}
+
+/* In two children: a disk that hangs must not keep the machine from going down. */
+static void go_down_now(int how)
+{
+    if (fork() == 0) {
+        sleep(SYNC_S);
+        reboot(how);
+        _exit(1);
+    }
+    if (fork() == 0) {
+        sync();
+        if (fchdir(place.root) == 0 && chroot(".") == 0)
+            mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+        reboot(how);
+        _exit(1);
+    }
+}
+
+static int ask_other_init(const struct fields *fields)
+{
+    char name[16] = "";
+    bool reboots = fields_text(fields, TAG_NAME, name, sizeof(name)) && strcmp(name, "reboot") == 0;
+    const char *program = reboots ? "/sbin/reboot" : "/sbin/poweroff";
+
+    execl(program, program, (char *)NULL);
+    return errno;
+}
+
+static void call_shutdown(int64_t id, const struct fields *fields)
+{
+    char name[16] = "";
+    bool known = fields_text(fields, TAG_NAME, name, sizeof(name));
+    bool off = known && strcmp(name, "poweroff") == 0;
+    bool now = known && strcmp(name, "now") == 0;
+
+    if (!off && !now && !(known && strcmp(name, "reboot") == 0)) {
+        answer_done(id, EINVAL, "read how to go down");
+    } else if (place.trial) {
+        answer_done(id, EPERM, "go down");
+    } else if (now || place.alone) {
+        answer_done(id, 0, NULL);
+        go_down_now(off ? RB_POWER_OFF : RB_AUTOBOOT);
+    } else if (init_is_systemd()) {
+        answer_done(id, kill(1, off ? SYSTEMD_POWEROFF : SYSTEMD_REBOOT) < 0 ? errno : 0,
+                    "ask the init");
+    } else {
+        in_child(id, "ask the init", fields, ask_other_init);
+    }
+}
+
+void call(const struct fields *fields)
+{
+    static const struct {
+        const char *kind;
+        void (*answer)(int64_t id, const struct fields *fields);
+    } kinds[] = {
+        {"ping", call_ping},
+        {"shutdown", call_shutdown},
+        {"sync", call_sync},
+        {"clock", call_clock},
+        {"entropy", call_entropy},
+        {"identity", call_identity},
+        {"terminals", call_terminals},
+        {"hangup", call_hangup},
+        {"guest-client", call_guest_client},
+    };
+    int64_t id = fields_number(fields, TAG_ID, 0);
+    char kind[32] = "";
+
+    fields_text(fields, TAG_KIND, kind, sizeof(kind));
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+        if (strcmp(kinds[i].kind, kind) == 0) {
+            kinds[i].answer(id, fields);
+            return;
+        }
+    answer_done(id, ENOSYS, "find the kind of call");
+}
