@@ -107,7 +107,7 @@ def test_the_catalogue_loads(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ("sumary: x\n", "9:1: sumary: unknown key; did you mean summary?"),
+        ("sumry: x\n", "9:1: sumry: unknown key; did you mean summary?"),
         ("memory: 1GiB\n", "9:1: memory: unknown key; did you mean machine.memory?"),
         ("qqqqqq: 1\n", "9:1: qqqqqq: unknown key; the keys known here are schema, name, title"),
         (
@@ -175,7 +175,7 @@ def test_all_problems_come_at_once_in_the_order_of_lines(demo: Path) -> None:
     (demo / "puzzle.yaml").write_text(
         MINIMAL.replace("title: A title\n", "")
         + "  - {id: one, title: x, run: checks/none.sh, needs: [two], timeout: 5}\n"
-        + "unknwon: 1\nversion: 1.0\n"
+        + "unheard: 1\nversion: 1.0\n"
     )
     (demo / "description.md").unlink()
     (demo / "checks/one.sh").chmod(0o644)
@@ -188,7 +188,7 @@ def test_all_problems_come_at_once_in_the_order_of_lines(demo: Path) -> None:
         f"puzzle.yaml:8:30: checks[1].run: checks/none.sh: no such file in {demo}",
         "puzzle.yaml:8:54: checks[1].needs[0]",
         "puzzle.yaml:8:69: checks[1].timeout",
-        "puzzle.yaml:9:1: unknwon",
+        "puzzle.yaml:9:1: unheard",
         "puzzle.yaml:10:10: version",
         f"description.md:1:1: no such file in {demo}",
     ]

@@ -40,7 +40,7 @@ def test_the_catalogue_is_clean(manifest: Path) -> None:
 
 
 def test_a_finding_is_printed_like_a_compilers(folder: Path) -> None:
-    rewrite(folder / "puzzle.yaml", "title: A", "titel: A")
+    rewrite(folder / "puzzle.yaml", "title: A", "ttle: A")
     first = lint(folder)[0]
     assert str(first).startswith(f"{folder}/puzzle.yaml:2:1: error: title: this key is missing")
     assert str(first).endswith(" [definition]")
