@@ -56,7 +56,7 @@ class Monitor:
 
     async def connect(self) -> None:
         """Connect and agree on capabilities; MachineLost when that does not work in time."""
-        await self._limited("answer", self._client.connect(str(self.path)))
+        await self._limited("a greeting", self._client.connect(str(self.path)))
         self._watch = asyncio.get_running_loop().create_task(self._watch_loss())
 
     async def execute(
@@ -110,6 +110,6 @@ class Monitor:
         except ExecuteError:
             raise
         except TimeoutError:
-            raise MachineLost(f"QEMU's monitor did not {what} within {limit:g} s") from None
+            raise MachineLost(f"QEMU's monitor did not answer {what} within {limit:g} s") from None
         except (QMPError, OSError, EOFError) as error:
             raise MachineLost("QEMU's monitor has gone") from error
