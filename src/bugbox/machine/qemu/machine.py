@@ -145,6 +145,8 @@ class QemuMachine:
         """Boot it again on the same disk, whatever the guest does. MachineLost: QEMU is gone."""
         if not self.process.alive:
             raise MachineLost(f"{self.spec.id}: its QEMU is gone")
+        if self._state is State.FAILED and self._tasks:
+            await asyncio.wait(list(self._tasks))  # what the failure still has to end
         if self._state is State.PAUSED:
             self._set(State.READY)
         if self._state is not State.REBOOTING:
