@@ -502,8 +502,8 @@ async def test_a_hundred_thousand_frames_of_a_fuzzing_guest(
     seconds = time.monotonic() - begun
     fuzzer.listener.close()
     print(
-        f"seed {seed}: {handled} frames handled ({fuzzer.sent} sent) on {connections} connections, {broken} "
-        f"ended for a broken rule, in {seconds:.1f} s; resident memory grew by {grown} KiB"
+        f"seed {seed}: {handled} frames handled ({fuzzer.sent} sent) on {connections} "
+        f"connections, {broken} ended for a broken rule, in {seconds:.1f} s; resident memory grew by {grown} KiB"
     )
     assert broken > 100
     assert grown < 16 * 1024

@@ -22,16 +22,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bugbox.errors import BootFailed, GuestError, MachineLost
+from bugbox.errors import BootFailed, GuestError, MachineLost, StateError
 from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process, spawn
 from bugbox.machine.driver import Abilities
 from bugbox.machine.fake_guest import FakeGuest
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.spec import MachineSpec
-from bugbox.machine.state import State, advance
+from bugbox.machine.state import TABLE, State, advance
 
 __all__ = ["FakeDriver", "FakeMachine", "folder"]
+
+_OVER = (State.STOPPING, State.STOPPED)
 
 
 def folder(spec: MachineSpec) -> Path:
@@ -41,6 +43,10 @@ def folder(spec: MachineSpec) -> Path:
 
 def _control(spec: MachineSpec) -> Path:
     return spec.runtime / "qmp"
+
+
+def _boot_file(spec: MachineSpec) -> Path:
+    return spec.root / "boot.json"
 
 
 class FakeMachine:
@@ -55,7 +61,9 @@ class FakeMachine:
         self._callbacks: list[Callable[[State], None]] = []
         self._writer: asyncio.StreamWriter | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._failed = asyncio.Event()
+        #: Ends with the hello of this boot, or with what kept it from coming.
+        self._boot: asyncio.Task[None] | None = None
+        self._resets = 0
 
     @property
     def state(self) -> State:
@@ -73,7 +81,7 @@ class FakeMachine:
         return self._lifeline
 
     def watch(self, callback: Callable[[State], None]) -> None:
-        """Call `callback` with every new state."""
+        """Call `callback` with every new state; with REBOOTING once for each reboot."""
         self._callbacks.append(callback)
 
     async def connect(self, timeout: float = 20.0) -> str:
@@ -91,31 +99,51 @@ class FakeMachine:
         self._listening = asyncio.get_running_loop().create_task(self._listen(reader))
         return str(said["is"])
 
+    def follow_boot(self) -> None:
+        """Begin to wait for a hello."""
+        if self._boot is not None:
+            self._boot.cancel()
+        self._lifeline.paused = False
+        timeout = self.spec.boot_timeout
+        self._boot = asyncio.get_running_loop().create_task(self._lifeline.resynchronize(timeout))
+
+    async def take_up(self, said: str) -> None:
+        """Make what it can of a machine that ran on without us."""
+        if said in ("paused", "off"):
+            self._state = State.PAUSED if said == "paused" else State.OFF
+            self._lifeline.paused = True
+            return
+        with contextlib.suppress(GuestError, OSError, ValueError):
+            await self._lifeline.connect(3.0)
+            kept = json.loads(_boot_file(self.spec).read_text())
+            if self._lifeline.hello and kept["boot_id"] == self._lifeline.hello.boot_id:
+                return
+        self._state = State.REBOOTING
+        self.follow_boot()
+
     async def wait_lifeline(self) -> None:
         """Wait for the lifeline's hello of this boot."""
-        timeout = self.spec.boot_timeout
-        connecting = asyncio.get_running_loop().create_task(self._lifeline.resynchronize(timeout))
-        failing = asyncio.get_running_loop().create_task(self._failed.wait())
-        try:
-            await asyncio.wait((connecting, failing), return_when=asyncio.FIRST_COMPLETED)
-            if self._failed.is_set():
-                gone = self._state is not State.FAILED or not self.process.alive
-                kind = MachineLost if gone else BootFailed
+        while True:
+            if self._state in (State.FAILED, State.OFF, *_OVER):
+                kind = BootFailed if self.process.alive else MachineLost
                 raise kind(f"the machine did not boot: {self._reason}", detail=self._console())
-            await connecting
-        except MachineLost as error:
-            if self._failed.is_set():
-                raise
-            self._enter(State.FAILED, str(error))
-            raise BootFailed(f"the machine did not boot: {error}", detail=self._console()) from None
-        finally:
-            for task in (connecting, failing):
-                task.cancel()
-            await asyncio.gather(connecting, failing, return_exceptions=True)
+            boot = self._boot
+            if boot is None:
+                return
+            try:
+                await asyncio.wait([boot])
+                if boot is self._boot and not boot.cancelled():
+                    await boot
+                    return
+            except GuestError as error:
+                self._fail(str(error))
 
     async def reached(self, target: State) -> None:
         """Take the session's word for a state."""
         self._enter(target)
+        hello = self._lifeline.hello
+        kept = {"boot_id": hello.boot_id if hello else "", "milestones": self._lifeline.milestones}
+        _boot_file(self.spec).write_text(json.dumps(kept))
 
     async def pause(self) -> None:
         """Let it answer nothing."""
@@ -125,35 +153,43 @@ class FakeMachine:
 
     async def resume(self) -> None:
         """Let it answer again."""
+        if self._state is not State.PAUSED:
+            raise StateError(f"a machine that is {self._state} cannot be resumed")
         await self._tell("resume")
         self._lifeline.paused = False
         self._enter(State.READY)
 
     async def reset(self) -> None:
         """Boot it again."""
+        if self._state is State.PAUSED:
+            self._enter(State.READY)
         again = self._state in (State.OFF, State.FAILED)
         self._enter(State.BOOTING if again else State.REBOOTING)
-        self._failed.clear()
+        before = self._resets
         await self._tell("reset")
+        async with asyncio.timeout(10.0):
+            while self._resets == before:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
 
     async def stop(self, grace: float = 5.0) -> None:
         """End it."""
-        if self._state is not State.STOPPED:
-            self._enter(State.STOPPING)
+        if self._state is State.STOPPED:
+            return
+        self._enter(State.STOPPING)
         with contextlib.suppress(GuestError, OSError):
             await self._tell("quit")
         if not await in_thread(self.process.wait_gone, grace):
             self.process.kill(signal.SIGKILL)
             await in_thread(self.process.wait_gone, 10.0)
         await self.release()
-        if self._state is not State.STOPPED:
-            self._enter(State.STOPPED)
+        self._enter(State.STOPPED)
 
     async def release(self) -> None:
         """Let go of its sockets."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+        tasks = [task for task in (self._listening, self._boot) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._writer is not None:
             self._writer.close()
         await self._lifeline.aclose()
@@ -177,21 +213,35 @@ class FakeMachine:
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 self._heard(json.loads(line)["event"])
-        if self._state not in (State.STOPPING, State.STOPPED):
-            self._fail("the fake machine's process ended")
+        self._fail("the fake machine's process ended")
 
     def _heard(self, event: str) -> None:
-        if event == "reset" and self._state is not State.BOOTING:
-            self._enter(State.REBOOTING)
+        if self._state in _OVER:
+            return
+        if event == "reset":
+            self._resets += 1
+            if self._state is not State.BOOTING:
+                self._enter(State.REBOOTING)
+            self.follow_boot()
         elif event == "shutdown":
             self._enter(State.OFF, "the guest powered itself off")
+            self._silence()
         elif event == "panic":
             self._fail("the kernel panicked or the initramfs gave up")
 
     def _fail(self, reason: str) -> None:
-        if self._state is not State.FAILED:
+        if self._state not in (State.FAILED, *_OVER):
+            if State.FAILED not in TABLE[self._state]:
+                self._state = State.FAILED  # from OFF: its process is gone
             self._enter(State.FAILED, reason)
-        self._failed.set()
+            self._silence()
+
+    def _silence(self) -> None:
+        """Nobody will answer any more: whoever waits for the boot looks at the state."""
+        self._lifeline.paused = True
+        self._lifeline.port_changed(False)
+        if self._boot is not None:
+            self._boot.cancel()
 
     def _console(self) -> str:
         with contextlib.suppress(OSError):
@@ -223,9 +273,9 @@ class FakeDriver:
         machine = FakeMachine(spec, process, State.CREATED)
         try:
             started(process)
-            machine.watch(lambda state: None)
             await machine.connect()
-            await machine.reached(State.BOOTING)
+            machine._enter(State.BOOTING)
+            machine.follow_boot()
         except BaseException:
             process.kill()
             await in_thread(process.wait_gone, 10.0)
@@ -238,14 +288,11 @@ class FakeDriver:
         if not process.alive:
             raise MachineLost("the fake machine is gone")
         machine = FakeMachine(spec, process, State.READY)
-        said = await machine.connect(5.0)
-        if said == "paused":
-            machine._state = State.PAUSED
-            machine.lifeline.paused = True
-        elif said == "off":
-            machine._state = State.OFF
-        else:
-            machine._state = State.BOOTING
+        try:
+            await machine.take_up(await machine.connect(5.0))
+        except BaseException:
+            await machine.release()
+            raise
         return machine
 
 
@@ -281,8 +328,9 @@ class _Process:
         task.add_done_callback(self.tasks.discard)
 
     async def reboot(self) -> None:
-        self.event("reset")
+        self.guest.running.clear()
         await self.guest.restart("boot")
+        self.event("reset")
         await self.boot()
 
     async def off(self) -> None:

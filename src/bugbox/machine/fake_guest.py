@@ -543,7 +543,7 @@ class FakeGuest:
 
 async def _ended(child: asyncio.subprocess.Process) -> int:
     """Wait for the process itself; its own `wait` also waits for whoever holds its pipes."""
-    while child.returncode is None:
+    while child.returncode is None:  # noqa: ASYNC110
         await asyncio.sleep(0.003)
     return child.returncode
 
