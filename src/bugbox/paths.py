@@ -49,13 +49,22 @@ class Home:
         self.root = Path(os.path.abspath(root or named or default_home()))  # noqa: PTH100
 
     def prepare(self) -> None:
-        """Create the folders that do not exist yet."""
+        """Create the folders that do not exist yet; HostError when that cannot be."""
+        try:
+            self._make_folders()
+        except OSError as error:
+            raise HostError(
+                f"cannot make {error.filename}: {error.strerror}",
+                hint="set BUGBOX_HOME to a folder of yours",
+            ) from error
+        if self.runtime.lstat().st_uid != os.geteuid():
+            raise HostError(f"{self.runtime} belongs to somebody else")
+
+    def _make_folders(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         for folder in (self.images, self.kernels, self.layers, self.sessions, self.cache, self.tmp):
             folder.mkdir(exist_ok=True)
         self.runtime.mkdir(mode=0o711, parents=True, exist_ok=True)
-        if self.runtime.lstat().st_uid != os.geteuid():
-            raise HostError(f"{self.runtime} belongs to somebody else")
 
     @property
     def settings(self) -> Path:
