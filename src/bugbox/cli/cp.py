@@ -9,6 +9,9 @@ import stat
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from bugbox.cli.out import document
 from bugbox.cli.transfer import receive, send
@@ -16,8 +19,11 @@ from bugbox.errors import UserError
 
 __all__ = ["cp"]
 
+#: `-` alone is a word, not an option.
+_Word = Annotated[str, Parameter(allow_leading_hyphen=True)]
 
-def cp(source: str, target: str, /, *, json: bool = False) -> int:
+
+def cp(source: _Word, target: _Word, /, *, json: bool = False) -> int:
     """Copy a file into a machine, or out of it.
 
     One of the two is ID:PATH; with a bare `:PATH` it is the only session's.

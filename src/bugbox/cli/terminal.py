@@ -14,8 +14,7 @@ import re
 import select
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bugbox.cli.out import printable
 from bugbox.cli.raw import Modes, Raw, Signals, size
@@ -31,16 +30,14 @@ _CHUNK = 1 << 16
 Action = Callable[[], str]
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """How a terminal ended: exit (with the login's status), detach, quit, leave or lost."""
 
     how: str
     status: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(NamedTuple):
     """What the caller adds: actions by menu key, and its ear for notices (told to leave or not)."""
 
     actions: Mapping[str, Action]
