@@ -6,15 +6,17 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
+
+import anyio
 
 from bugbox.config import Settings
-from bugbox.host.proc import start_time
+from bugbox.host.proc import Process, start_time
 from bugbox.machine.fake import FakeDriver
 from bugbox.paths import Home
 from bugbox.puzzle.definition import load
@@ -22,6 +24,8 @@ from bugbox.session import drivers, prepare
 from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Host
+
+T = TypeVar("T")
 
 MANIFEST = """\
 schema: 1
@@ -132,10 +136,21 @@ def world(folder: Path) -> Iterator[World]:
         for pid in made.processes():
             started = start_time(pid)
             if started is not None:
-                from bugbox.host.proc import Process
-
                 Process(pid=pid, started=started).kill()
         shutil.rmtree(made.home.runtime, ignore_errors=True)
+
+
+def run(work: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Run a coroutine; transports that were closed last get their turn."""
+
+    async def main() -> T:
+        try:
+            return await work(*args)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.01)
+
+    return anyio.run(main)
 
 
 def eventually(condition: Callable[[], Any], timeout: float = 20.0) -> Any:

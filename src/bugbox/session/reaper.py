@@ -27,7 +27,10 @@ _KILL_TIMEOUT = 10.0
 
 def give_back(ledger: Ledger) -> None:
     """End the machine, remove its sockets and its folder, in that order; let go of the lock."""
-    ledger.write(phase=Phase.ENDING)
+    try:
+        ledger.write(phase=Phase.ENDING)
+    except OSError as error:  # a full disk must not keep us from emptying it
+        log.warning("%s: %s", ledger.record.id, error)
     end_vmm(ledger.paths, ledger.record.process)
     shutil.rmtree(ledger.paths.runtime, ignore_errors=True)
     _remove(ledger.paths)
@@ -36,7 +39,7 @@ def give_back(ledger: Ledger) -> None:
 
 def end_vmm(paths: SessionPaths, process: Process | None) -> None:
     """Kill a session's VMM, and any that was started but not written down yet."""
-    for each in [*([process] if process else []), *_strays(paths.runtime)]:
+    for each in [*([process] if process else []), *_strays(paths)]:
         each.kill()
         if not each.wait_gone(_KILL_TIMEOUT):
             raise StateError(f"process {each.pid} does not end", hint="look at it with ps")
@@ -53,9 +56,7 @@ def collect(home: Home) -> list[str]:
         if _collect_one(home, id):
             removed.append(id)
     for folder in _orphaned_sockets(home):
-        for stray in _strays(folder):
-            stray.kill()
-            stray.wait_gone(_KILL_TIMEOUT)
+        end_vmm(home.session(folder.name), None)
         shutil.rmtree(folder, ignore_errors=True)
         removed.append(f"sockets of {folder.name}")
     return removed
@@ -99,22 +100,21 @@ def _orphaned_sockets(home: Home) -> list[Path]:
     return [folder for folder in folders if not home.session(folder.name).root.is_dir()]
 
 
-def _strays(runtime: Path) -> list[Process]:
-    """Processes of ours that name this session's own socket folder in an argument.
+def _strays(paths: SessionPaths) -> list[Process]:
+    """Processes that write into this very session's VMM log, as only its VMM does.
 
     Between a VMM's start and the writing of its pid there is a moment; this closes it.
     """
-    marker = os.fsencode(runtime) + b"/"
+    names = {str(paths.vmm_log), f"{paths.vmm_log} (deleted)"}
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            started = start_time(int(entry.name))
-            arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            is_vmm = b"qemu" in arguments[0] or b"firecracker" in arguments[0]
-            if started and is_vmm and any(marker in each for each in arguments):
-                found.append(Process(pid=int(entry.name), started=started))
+            if os.readlink(entry / "fd" / "1") in names:  # noqa: PTH115 (it may be deleted)
+                started = start_time(int(entry.name))
+                if started is not None:
+                    found.append(Process(pid=int(entry.name), started=started))
     return found
 
 

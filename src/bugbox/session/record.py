@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,7 +168,12 @@ def claim(home: Home, name: str, **fields: Any) -> Ledger:
             continue
         record = Record(id=paths.root.name, puzzle=name, host_boot=host_boot_id(), **fields)
         ledger = Ledger(paths, record, lock)
-        ledger.write()
+        try:
+            ledger.write()
+        except BaseException:  # no room, for one: what is there is as good as nothing
+            shutil.rmtree(paths.root, ignore_errors=True)
+            ledger.close()
+            raise
         return ledger
 
 
@@ -175,6 +181,8 @@ def load(home: Home, id: str) -> Record:
     """Read a session's record without its lock; NotFound when there is none."""
     try:
         raw = json.loads(home.session(id).record.read_bytes())
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            raise ValueError(f"not of format {FORMAT}")
         known = {each.name for each in dataclasses.fields(Record)}
         raw = {key: value for key, value in raw.items() if key in known}
         for key in ("holds", "degraded", "hints"):

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main path, with each of its steps refusing, dying, or being cancelled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from session_world import World, eventually, run, world
+
+from bugbox.errors import BootFailed, BugboxError, OutOfResources
+from bugbox.machine import fake
+from bugbox.machine.lifeline.shell import Lifeline
+from bugbox.machine.spec import MachineSpec
+from bugbox.machine.state import State
+from bugbox.session import provision as path
+from bugbox.session import record
+from bugbox.session.description import from_json, to_json
+from bugbox.session.provision import provision
+from bugbox.session.reaper import collect, give_back
+from bugbox.session.record import Phase, load
+from bugbox.session.stopwatch import Stopwatch
+
+#: Everything that the main path takes or waits for, in no special order.
+STEPS: tuple[tuple[Any, str], ...] = (
+    (path, "_spec"),
+    (path, "_make_socket_folder"),
+    (path, "_make_disk"),
+    (path, "wait_for_systemd"),
+    (path, "run_script"),
+    (path, "wait_for_ready_script"),
+    (path, "log_in"),
+    (record, "_replace"),
+    (fake, "spawn"),
+    (fake.FakeMachine, "connect"),
+    (fake.FakeMachine, "wait_lifeline"),
+    (fake.FakeMachine, "reached"),
+    (Lifeline, "terminal"),
+)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        yield made
+
+
+def count_steps(before: Callable[[int], None], patch: Callable[[Any, str, Any], None]) -> None:
+    """Call `before` with a running number ahead of every step."""
+    number = 0
+
+    def counted(function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal number
+            number += 1
+            before(number)
+            return function(*args, **kwargs)
+
+        return call
+
+    for place, name in STEPS:
+        patch(place, name, counted(getattr(place, name)))
+
+
+def start(made: World, **changes: Any) -> str:
+    """Provision, let go, and return the id; the machine runs on."""
+
+    async def work() -> str:
+        ledger, machine = await provision(made.plan(**changes), made.parts, made.host, Stopwatch())
+        assert machine.state is State.READY
+        await machine.release()
+        ledger.close()
+        return ledger.record.id
+
+    return run(work)
+
+
+def test_a_session_is_handed_over(made: World) -> None:
+    id = start(made)
+    found = load(made.home, id)
+    assert found.phase is Phase.HANDED_OVER
+    assert found.holds == ("sockets", "disk", "vmm")
+    assert found.state == "ready"
+    assert found.process is not None and found.process.alive
+    assert next(iter(found.timings_ms)) == "total"
+    assert sum(list(found.timings_ms.values())[1:]) <= found.timings_ms["total"] + 10
+    assert made.log(id) == ["boot", "break", "ready"]
+
+
+def test_every_step_that_refuses_gives_all_back(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first, the second, … acquisition refuses; afterwards the host is as before."""
+    refused: list[int] = []
+    for limit in range(1, 100):
+
+        def refuse(number: int, limit: int = limit) -> None:
+            if number == limit:
+                refused.append(number)
+                raise OutOfResources("refused for a test")
+
+        with monkeypatch.context() as patch:
+            count_steps(refuse, patch.setattr)
+            try:
+                start(made)
+            except BugboxError as error:
+                assert "refused for a test" in str(error)
+            else:
+                break
+        assert made.leftovers() == [], f"step {limit}"
+    assert len(refused) >= 20
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from session_world import World
+from test_session_provision import count_steps, start
+def die(number):
+    if number == {limit}:
+        os.kill(os.getpid(), signal.SIGKILL)
+count_steps(die, setattr)
+start(World(Path({folder!r})))
+"""
+
+
+@pytest.mark.parametrize("limit", range(1, 30, 2))
+def test_killed_at_every_step_gc_gives_all_back(made: World, limit: int) -> None:
+    code = KILLED.format(
+        path=[str(Path(__file__).parent), *sys.path], folder=str(made.folder), limit=limit
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    if done.returncode == 0:
+        assert limit > 20
+        pytest.skip(f"there is no step {limit}")
+    assert done.returncode == -signal.SIGKILL
+    collect(made.home)
+    assert made.leftovers() == []
+
+
+def test_cancelled_at_any_time_gives_all_back(made: World) -> None:
+    made.write("ready.sh", "#!/bin/sh\nsleep 0.05; exit 1\n")
+
+    async def work(seconds: float) -> None:
+        with anyio.move_on_after(seconds) as scope:
+            await provision(made.plan(), made.parts, made.host, Stopwatch())
+        assert scope.cancelled_caught
+
+    for seconds in (0.001, 0.03, 0.1, 0.2, 0.5):
+        run(work, seconds)
+        assert made.leftovers() == [], f"after {seconds} s"
+
+
+def test_no_room_for_the_disk(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path, "_DISK_START_BYTES", 1 << 60)
+    with pytest.raises(OutOfResources):
+        start(made)
+    assert made.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("script", "text", "words"),
+    [
+        ("boot.sh", "echo so; echo sad >&2; exit 3", "boot.sh ended with status 3"),
+        ("break.sh", "echo so; echo sad >&2; exit 4", "break.sh ended with status 4"),
+        ("ready.sh", "echo so; echo sad >&2; exit 127", "ready.sh ended with status 127"),
+    ],
+)
+def test_a_failed_script_says_what_came_out(
+    made: World, script: str, text: str, words: str
+) -> None:
+    made.write(script, f"#!/bin/sh\n{text}\n")
+    with pytest.raises(BootFailed, match=words) as caught:
+        start(made)
+    assert caught.value.detail is not None
+    assert "so\nsad" in caught.value.detail
+    assert "Linux version fake" in caught.value.detail
+    assert made.leftovers() == []
+
+
+def test_ready_is_asked_again_until_time_is_up(made: World) -> None:
+    made.write(
+        "ready.sh",
+        '#!/bin/sh\necho ready >> "$FAKE_ROOT/log"\n[ $(wc -l < "$FAKE_ROOT/log") -gt 4 ]\n',
+    )
+    assert made.log(start(made)) == ["boot", "break", "ready", "ready", "ready"]
+    made.write("ready.sh", "#!/bin/sh\necho never; exit 1\n")
+    with pytest.raises(BootFailed, match="not broken as told") as caught:
+        start(made, boot_timeout=0.5)
+    assert "never" in (caught.value.detail or "")
+
+
+def test_a_hanging_script_ends_with_the_boot_time(made: World) -> None:
+    made.write("boot.sh", "#!/bin/sh\nsleep 100\n")
+    with pytest.raises(BootFailed, match="did not end in time"):
+        start(made, boot_timeout=0.5)
+    assert made.leftovers() == []
+
+
+@pytest.mark.parametrize("fault", ["fake.panic", "fake.failed", "fake.silent"])
+def test_a_machine_that_does_not_boot(
+    made: World, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = path.Kernel
+    monkeypatch.setattr(path, "Kernel", lambda **given: kernel(**given, extra_args=(fault,)))
+    with pytest.raises(BootFailed, match="did not boot"):
+        start(made, boot_timeout=0.5)
+    assert made.leftovers() == []
+
+
+def systemctl(made: World, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the fake guest another systemctl."""
+    prepare = fake.folder
+
+    def folder(spec: MachineSpec) -> Path:
+        found = prepare(spec)
+        (found / "bin").mkdir(parents=True, exist_ok=True)
+        program = found / "bin" / "systemctl"
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+        return found
+
+    monkeypatch.setattr(fake, "folder", folder)
+
+
+_DEGRADED = "case $1 in list-units) echo sad.service x y;; *) echo degraded; exit 1;; esac"
+
+
+def test_degraded_is_for_puzzles_only(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemctl(made, _DEGRADED, monkeypatch)
+    assert load(made.home, start(made)).degraded == ("sad.service",)
+
+    async def bare() -> None:
+        await provision(made.bare(), made.parts, made.host, Stopwatch())
+
+    with pytest.raises(BootFailed, match="units failed: sad"):
+        run(bare)
+
+
+def test_systemd_that_gives_up_is_told_at_once(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systemctl(made, "echo maintenance; exit 1", monkeypatch)
+    with pytest.raises(BootFailed, match="maintenance"):
+        start(made)
+
+
+def test_systemd_is_asked_until_it_answers(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = (
+        "n=$FAKE_ROOT/asked; echo >> $n; [ $(wc -l < $n) -gt 3 ] && echo running && exit; "
+        "echo Failed to connect to bus >&2; exit 1"
+    )
+    systemctl(made, again, monkeypatch)
+    start(made)
+
+
+def test_two_sessions_have_users_of_their_own(made: World) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives a machine another user")
+    first, second = (path._own_uid(made.host, id) for id in ("tiny-aaaa", "tiny-aaaa"))
+    assert first == second is None
+    object.__setattr__(made, "settings", type(made.settings)(uid_base=1_900_000_000))
+    ledger = record.claim(made.home, "tiny", spec={"uid": path._own_uid(made.host, "tiny-aaaa")})
+    assert path._own_uid(made.host, "tiny-aaaa") == ledger.record.spec["uid"] + 1
+    give_back(ledger)
+
+
+def test_the_description_survives_json(made: World) -> None:
+    ledger = record.claim(made.home, "tiny")
+    spec = path._spec(ledger, made.plan(), made.parts, made.host)
+    assert from_json(to_json(spec)) == spec
+    assert spec.boot_timeout == 60.0 * made.settings.timeout_factor
+    give_back(ledger)
+
+
+def test_give_back_leaves_nothing_running(made: World) -> None:
+    id = start(made)
+    ledger = record.take_over(made.home, id)
+    assert ledger is not None
+    give_back(ledger)
+    eventually(lambda: made.leftovers() == [])
