@@ -16,10 +16,10 @@ from cli_world import FakeKeeper, home, keeper, report  # noqa: F401
 #: Bare Python loads some 35; json, socket and pathlib are most of the rest.
 MOST = 125
 #: Slow to load, and not needed to ask a question.
-NEVER = set(
-    "asyncio anyio pydantic cyclopts rich ruamel qemu argparse logging subprocess inspect "
-    "dataclasses typing_extensions difflib tempfile textwrap".split()
-)
+NEVER = {
+    *("anyio", "argparse", "asyncio", "cyclopts", "dataclasses", "difflib", "inspect", "logging"),
+    *("pydantic", "qemu", "rich", "ruamel", "subprocess", "tempfile", "textwrap"),
+}
 
 COMMANDS = {
     "start": ["start", "read-me"],

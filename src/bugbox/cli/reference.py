@@ -15,7 +15,8 @@ __all__ = ["page"]
 _HEAD = """\
 # Commands
 
-Made from `--help`; `make docs` writes it again. How commands end: [errors and exit statuses](errors.md).
+Made from `--help`; `make docs` writes it again. [Errors and exit statuses](errors.md) says how
+commands end.
 """
 
 

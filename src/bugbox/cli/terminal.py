@@ -26,6 +26,8 @@ from bugbox.keeper.stream import KeeperGone, Stream, error_of, exit_code, write_
 __all__ = ["Action", "End", "Hooks", "escape_key", "key_name", "live"]
 
 _CHUNK = 1 << 16
+#: One key as a terminal sends it: an arrow is several bytes.
+_KEY = re.compile(rb"\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1bO.|.", re.DOTALL)
 #: What an action says: "" go on, "leave" end the terminal.
 Action = Callable[[], str]
 
@@ -197,11 +199,12 @@ class _Live:
             self._link.stdin(pressed)
             self._repaint()
             return None, rest[again.end() :]
-        end = self._act(chr(rest[0]).lower())
+        key = _KEY.match(rest)
+        assert key is not None
+        end = self._act(key.group().decode("latin-1").lower())
         if end is None:
             self._repaint()
-        # What follows an escape character is the rest of an arrow key or the like.
-        return end, b"" if rest[:1] == b"\x1b" else rest[1:]
+        return end, rest[key.end() :]
 
     def _act(self, key: str) -> End | None:
         if key == "d":
