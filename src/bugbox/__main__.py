@@ -8,6 +8,7 @@ arguments go to `cli.app`.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -23,10 +24,23 @@ THIN = ("start", "shell", "check", "stop", "ps")
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _mend_streams()
     interrupts.install()
     sys.exit(guarded(lambda: run(sys.argv[1:]), sys.argv[1:]))
+
+
+def _mend_streams() -> None:
+    """Open what we were started without, so that no socket gets the number of a standard stream."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115, PTH123
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def run(argv: Sequence[str]) -> int:

@@ -105,7 +105,7 @@ def run_command(args: dict[str, Any], *, alone: bool = False) -> int:
 
 
 def _relay(link: Stream, signals: Signals) -> int:
-    stdin = _stdin()
+    stdin: int | None = 0
     while True:
         wanted: list[Any] = [link, signals]
         if stdin is not None and not link.pending:
@@ -124,14 +124,6 @@ def _relay(link: Stream, signals: Signals) -> int:
             status = _deliver(link.receive())
             if status is not None:
                 return status
-
-
-def _stdin() -> int | None:
-    try:
-        os.fstat(0)
-    except OSError:  # closed: `<&-`
-        return None
-    return 0
 
 
 def _read(fd: int) -> bytes:
