@@ -36,9 +36,9 @@ def _mend_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    sys.stdin = sys.stdin or open(0)  # noqa: SIM115, PTH123
-    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115, PTH123
-    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115, PTH123
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 

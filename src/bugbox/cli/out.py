@@ -7,6 +7,7 @@ guest or a puzzle passes through `printable` before it meets a terminal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -52,9 +53,10 @@ def say(text: str = "") -> None:
 
 
 def complain(text: str) -> None:
-    """Print a line about the work: progress, notices, errors."""
-    sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    """Print a line about the work: progress, notices, errors. Nobody may be there to read it."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        print(text, file=sys.stderr, flush=True)
 
 
 def document(value: Any) -> None:

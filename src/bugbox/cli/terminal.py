@@ -8,11 +8,13 @@ terminal back in its usual mode, so that Ctrl-C stops the action and nothing els
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import select
 import signal
+import termios
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -123,12 +125,13 @@ class _Live:
         return readable
 
     def _signalled(self) -> End | None:
-        for signo in self._signals.take():
-            if signo in (signal.SIGHUP, signal.SIGTERM):
-                return End("lost")
-            if signo == signal.SIGCONT:
+        came = self._signals.take()
+        if signal.SIGHUP in came or signal.SIGTERM in came:
+            return End("lost")
+        if signal.SIGCONT in came:
+            with contextlib.suppress(termios.error):  # SIGCONT comes with a hang-up too
                 self._raw.set()
-            self._link.resize(*size(self._tty))
+        self._link.resize(*size(self._tty))
         return None
 
     def _read(self) -> bytes:
