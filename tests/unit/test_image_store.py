@@ -17,6 +17,7 @@ import pytest
 from bugbox.config import Settings
 from bugbox.errors import BuildFailed, HostError, NotFound, OutOfResources
 from bugbox.events import Progress, StepFinished, listening
+from bugbox.host import proc
 from bugbox.image import store
 from bugbox.paths import Home
 from bugbox.storage.privilege import as_root
@@ -50,6 +51,7 @@ ENSURE = """\
 import sys
 from bugbox.config import Settings
 from bugbox.events import Notice, listening
+from bugbox.host import proc
 from bugbox.image import store
 from bugbox.paths import Home
 
@@ -102,7 +104,9 @@ def left_over(home: Home) -> list[str]:
 
 
 def debugfs(image: Path, command: str) -> str:
-    shown = subprocess.run(["debugfs", "-R", command, image], capture_output=True, text=True)
+    shown = subprocess.run(
+        [proc.find("debugfs"), "-R", command, str(image)], capture_output=True, text=True
+    )
     return shown.stdout
 
 

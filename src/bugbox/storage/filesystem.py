@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make an ext4 image from a folder, without mounting anything.
 
-mke2fs copies owners, modes, times, hard links and extended attributes (ACLs and file capabilities
-are those). It must run in the same user namespace in which the folder was made: see `privilege`.
+mke2fs copies owners, modes, times (whole seconds), hard links and extended attributes (ACLs and
+file capabilities are those). It must run in the same user namespace in which the folder was made:
+see `privilege`.
 """
 
 from __future__ import annotations
