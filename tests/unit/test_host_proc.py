@@ -3,6 +3,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -78,3 +79,23 @@ def test_start_time_survives_a_name_with_parentheses(tmp_path: Path) -> None:
     finally:
         process.kill()
         assert process.wait_gone(5)
+
+
+def test_gone_means_that_every_thread_has_let_go(tmp_path: Path) -> None:
+    """The first thread may be a zombie while others still run."""
+    script = (
+        "import ctypes, os, threading, time\n"
+        "def work():\n"
+        "    time.sleep(0.7)\n"
+        "    open('done', 'w').close()\n"
+        "    os._exit(0)\n"
+        "threading.Thread(target=work).start()\n"
+        "ctypes.CDLL(None).syscall(60, 0)\n"  # exit of this thread alone
+    )
+    process = spawn([sys.executable, "-c", script], log_file=tmp_path / "log", cwd=tmp_path)
+    while Path(f"/proc/{process.pid}/stat").read_text().split(") ")[1][0] != "Z":
+        time.sleep(0.005)
+    assert not process.wait_gone(0.05)
+    assert process.wait_gone(20)
+    assert (tmp_path / "done").exists()
+    assert not Path(f"/proc/{process.pid}").exists(), "reaped"

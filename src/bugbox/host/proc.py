@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import shlex
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,26 +82,43 @@ class Process:
             os.close(pidfd)
 
     def wait_gone(self, timeout: float) -> bool:
-        """Wait until it has ended; reap it if it is our child. False when time ran out."""
-        deadline = time.monotonic() + timeout
-        while self.alive:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, os.WNOHANG)
+        """Wait until it has ended; reap it if it is our child. False when time ran out.
+
+        Ended means that the last of its threads has let go of its files and memory: a process
+        whose first thread is a zombie already may still hold both.
+        """
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        try:
+            if _state_and_start(self.pid)[1] == self.started:
+                ended = select.poll()
+                ended.register(pidfd, select.POLLIN)
+                if not ended.poll(timeout * 1000):
+                    return False
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(self.pid, os.WNOHANG)
+        finally:
+            os.close(pidfd)
         return True
 
 
 def start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (see proc(5)), or None: no such process, or a zombie."""
+    """Return the start time of /proc/PID/stat, or None: no such process, or a zombie."""
+    state, started = _state_and_start(pid)
+    return None if state in "ZX" else started
+
+
+def _state_and_start(pid: int) -> tuple[str, int]:
+    """Fields 3 and 22 of /proc/PID/stat (see proc(5)); ("X", -1): no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return "X", -1
     # The command's name stands in parentheses and may hold anything, so count from the last one.
     after = stat[stat.rindex(")") + 2 :].split()
-    return None if after[0] in "ZX" else int(after[19])
+    return after[0], int(after[19])
 
 
 def find(program: str) -> str:
