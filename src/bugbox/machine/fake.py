@@ -22,6 +22,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
+
 from bugbox.errors import BootFailed, GuestError, MachineLost, StateError
 from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process, spawn
@@ -278,8 +280,9 @@ class FakeDriver:
             machine.follow_boot()
         except BaseException:
             process.kill()
-            await in_thread(process.wait_gone, 10.0)
-            await machine.release()
+            with anyio.CancelScope(shield=True):
+                await in_thread(process.wait_gone, 10.0)
+                await machine.release()
             raise
         return machine
 
@@ -291,7 +294,8 @@ class FakeDriver:
         try:
             await machine.take_up(await machine.connect(5.0))
         except BaseException:
-            await machine.release()
+            with anyio.CancelScope(shield=True):
+                await machine.release()
             raise
         return machine
 

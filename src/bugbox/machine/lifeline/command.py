@@ -105,9 +105,10 @@ async def finish(channel: Channel, input: bytes, timeout: float, limit: int) -> 
             async with asyncio.timeout(2.0):
                 await channel.gone.wait()
     finally:
+        # First of all, and without waiting: a cancelled anyio scope cancels each wait in here.
+        channel.close()
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
-        channel.close()
     return Result(
         status=ended.status if ended else None,
         signal=ended.signal if ended else None,
