@@ -67,6 +67,7 @@ async def provision(
         )
         undo.push_async_callback(_shielded, lambda: in_thread(give_back, ledger))
         machine = await bring_up(ledger, plan, parts, host, watch)
+        undo.push_async_callback(_shielded, lambda: machine.stop(0.0))
         await in_thread(ledger.write, phase=Phase.HANDED_OVER, timings_ms=watch.as_ms())
         undo.pop_all()
         return ledger, machine
