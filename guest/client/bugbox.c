@@ -4,6 +4,7 @@
  * byte, after a NUL, is the exit status.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -83,8 +84,10 @@ int main(int argc, char **argv)
         fputs("bugbox: the question is too long, or empty\n", stderr);
         return 2;
     }
+    /* One that is turned away is told why before it could ask. */
+    signal(SIGPIPE, SIG_IGN);
     int fd = dial();
-    if (fd < 0 || write(fd, question, (size_t)size) != size) {
+    if (fd < 0 || (write(fd, question, (size_t)size) < 0 && errno != EPIPE)) {
         fprintf(stderr, "bugbox: /run/bugbox/ask: %s\n", strerror(errno));
         return TRY_LATER;
     }

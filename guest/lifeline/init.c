@@ -192,7 +192,7 @@ static _Noreturn void stay(void)
     agent_run(milestones, -1);
 }
 
-/* The agent is another program run, so that `ps` shows its own name. */
+/* The agent is another program run, so that `ps` shows its own name, and nothing else. */
 static void start_agent(int started[2])
 {
     int root = open(ROOT, O_PATH | O_DIRECTORY);
@@ -210,8 +210,11 @@ static void start_agent(int started[2])
     fcntl(started[0], F_SETFD, 0);
     snprintf(root_text, sizeof(root_text), "%d", root);
     snprintf(pipe_text, sizeof(pipe_text), "%d", started[0]);
+    setenv("root", root_text, 1);
+    setenv("started", pipe_text, 1);
+    setenv("milestones", milestones, 1);
     setsid();
-    execl("/init", "@bugbox-lifeline", "--agent", root_text, pipe_text, milestones, (char *)NULL);
+    execl("/init", "@bugbox-lifeline", "--agent", (char *)NULL);
     say("the lifeline cannot be run again");
     _exit(1);
 }

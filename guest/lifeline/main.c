@@ -23,10 +23,10 @@ int main(int argc, char **argv)
      * chance (a container), so the root must be the initramfs as well. */
     if (getpid() == 1 && access("/newroot", F_OK) == 0)
         init_run();
-    if (strcmp(life, "--agent") == 0 && argc == 5) {
-        place.root = atoi(argv[2]);
+    if (strcmp(life, "--agent") == 0 && getenv("root") != NULL && getenv("started") != NULL) {
+        place.root = atoi(getenv("root"));
         fcntl(place.root, F_SETFD, FD_CLOEXEC);
-        agent_run(argv[4], atoi(argv[3]));
+        agent_run(getenv("milestones"), atoi(getenv("started")));
     }
     if (strcmp(life, "--revive") == 0)
         revive_wait();

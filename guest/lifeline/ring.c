@@ -32,6 +32,8 @@ size_t ring_room(const struct ring *ring)
 
 bool ring_push(struct ring *ring, const void *bytes, size_t count)
 {
+    if (count == 0)
+        return true;
     if (ring->bytes == NULL)
         ring->bytes = malloc(ring->size);
     if (ring->bytes == NULL || count > ring_room(ring))

@@ -165,7 +165,11 @@ void terminal_resize(struct terminal *terminal, const struct fields *fields)
 
 void terminal_signal(struct terminal *terminal, int number)
 {
-    ioctl(terminal->master.fd, TIOCSIG, number);
+    pid_t group = 0;
+
+    /* TIOCSIG would be the short way, but takes only what a keyboard can send. */
+    if (ioctl(terminal->master.fd, TIOCGPGRP, &group) == 0 && group > 1)
+        kill(-group, number);
 }
 
 /* --- in the child --- */

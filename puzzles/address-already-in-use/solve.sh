@@ -3,4 +3,3 @@
 sudo systemctl disable --now hallboard.socket
 sudo systemctl reset-failed menu
 sudo systemctl start menu
-sleep 1

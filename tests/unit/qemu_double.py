@@ -88,6 +88,11 @@ class QemuDouble:
 
     async def fill_disk(self) -> None:
         self.status = "io-error"
+        for _ in range(3):  # one for each write in flight
+            await self.disk_error()
+        await self.event("STOP")
+
+    async def disk_error(self) -> None:
         await self.event(
             "BLOCK_IO_ERROR",
             device="",
@@ -97,7 +102,6 @@ class QemuDouble:
             nospace=True,
             reason="No space left on device",
         )
-        await self.event("STOP")
 
     def hang_up(self) -> None:
         """Close every connection, as a dying process does."""

@@ -17,6 +17,7 @@ import pytest
 
 from bugbox.errors import GuestError, MachineLost
 from bugbox.machine.lifeline import connection as connection_module
+from bugbox.machine.lifeline import shell as shell_module
 from bugbox.machine.lifeline.connection import Connection
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.lifeline.wire import (
@@ -240,6 +241,48 @@ async def test_the_start_is_said_again_to_a_guest_that_missed_it(tmp_path: Path)
 
     async with rogue(tmp_path / "s", script) as connection:
         assert (await connection.synchronize(10)).boot_id == "b"
+
+
+async def test_the_start_is_said_once_to_a_guest_that_does_not_listen_yet(tmp_path: Path) -> None:
+    """A machine that still boots must not find a heap of them."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    connection = await Connection.connect(tmp_path / "s")
+    peer, _ = listener.accept()
+    with pytest.raises(MachineLost):
+        await connection.synchronize(2.5)
+    await connection.aclose()
+    with peer, listener:
+        raw = b""
+        while part := peer.recv(1 << 20):
+            raw += part
+    assert len(raw) == 65536 + 16 + 48
+
+
+async def test_a_get_without_a_limit_is_not_endless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell_module, "_GROWTH", 200_000)
+
+    async def script(guest: Rogue) -> None:
+        await guest.greet()
+        channel = (await guest.next(Type.OPEN)).channel
+        guest.say(frame(Type.OPENED, channel, [(Tag.SIZE, 10)]))
+        while True:
+            guest.say(data(16384, channel=channel))
+            await guest.next(Type.WINDOW)
+
+    async with asyncio.timeout(20), rogue(tmp_path / "s", script) as connection:
+        await connection.aclose()
+        lifeline = Lifeline(tmp_path / "s")
+        await lifeline.connect(5)
+        received = 0
+        with pytest.raises(GuestError, match="larger than"):
+            async for part in lifeline.get_stream("/x"):
+                received += len(part)
+        assert received < 300_000
+        await lifeline.aclose()
 
 
 async def test_open_and_call_end_in_time(tmp_path: Path) -> None:
@@ -503,7 +546,8 @@ async def test_a_hundred_thousand_frames_of_a_fuzzing_guest(
     fuzzer.listener.close()
     print(
         f"seed {seed}: {handled} frames handled ({fuzzer.sent} sent) on {connections} "
-        f"connections, {broken} ended for a broken rule, in {seconds:.1f} s; resident memory grew by {grown} KiB"
+        f"connections, {broken} ended for a broken rule, in {seconds:.1f} s; "
+        f"resident memory grew by {grown} KiB"
     )
     assert broken > 100
     assert grown < 16 * 1024

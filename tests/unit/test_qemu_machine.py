@@ -266,6 +266,10 @@ def test_full_host_disk_stalls_and_resumes(tmp_path: Path) -> None:
         await machine.resume()
         assert machine.state is State.READY and not machine.lifeline.paused  # type: ignore[comparison-overlap]
         assert (await machine.lifeline.run(["true"])).status == 0
+        # A late event of a write that has been tried again since says nothing of the machine.
+        await double.disk_error()
+        assert await machine._monitor.status() == "running"
+        assert machine.state is State.READY
         # still full: it stalls again
         await double.fill_disk()
         await until(machine, State.STALLED)

@@ -8,4 +8,3 @@ sudo systemctl stop hallboard.socket
 sudo systemctl start hallboard.socket
 sudo systemctl reset-failed menu
 sudo systemctl start menu
-sleep 1

@@ -3,4 +3,3 @@
 sudo systemctl mask --now hallboard.socket
 sudo systemctl reset-failed menu
 sudo systemctl start menu
-sleep 1

@@ -4,4 +4,3 @@
 sudo sed -i 's/^PORT=.*/PORT=8081/' /etc/default/menu
 sudo systemctl reset-failed menu
 sudo systemctl start menu
-sleep 1

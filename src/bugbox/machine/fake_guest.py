@@ -21,7 +21,7 @@ import struct
 import termios
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
 from bugbox.machine.lifeline.wire import (
@@ -360,14 +360,16 @@ class FakeGuest:
     async def _spawn(self, port: _Port, argv: list[str]) -> int:
         pipe = asyncio.subprocess.PIPE
         try:
-            child = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=pipe,
-                stdout=pipe,
-                stderr=pipe,
-                cwd=self._cwd(port.fields),
-                env=self._environment(port.fields),
-                start_new_session=True,
+            child = await _start(
+                asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=pipe,
+                    stdout=pipe,
+                    stderr=pipe,
+                    cwd=self._cwd(port.fields),
+                    env=self._environment(port.fields),
+                    start_new_session=True,
+                )
             )
         except OSError as error:
             await port.opened()
@@ -392,8 +394,7 @@ class FakeGuest:
             for task in (feeding, *reading):
                 task.cancel()
             await asyncio.gather(feeding, *reading, return_exceptions=True)
-            # A pipe that nobody reads any more would keep the transport open for good.
-            child._transport.close()  # type: ignore[attr-defined]
+            _let_go(child)
 
     # Terminals.
 
@@ -403,15 +404,17 @@ class FakeGuest:
         env = self._environment(port.fields)
         env.update(TERM=port.fields.text(Tag.TERM) or "dumb", PS1="$ ")
         try:
-            child = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                cwd=self._cwd(port.fields),
-                env=env,
-                start_new_session=True,
-                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            child = await _start(
+                asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=slave,
+                    stdout=slave,
+                    stderr=slave,
+                    cwd=self._cwd(port.fields),
+                    env=env,
+                    start_new_session=True,
+                    preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+                )
             )
         except OSError:
             os.close(master)
@@ -539,6 +542,26 @@ class FakeGuest:
         await self._emit(Frame(Type.RESULT, 0, 0, pack_fields(answer)))
         if kind == "shutdown":
             self.on_shutdown(fields.text(Tag.NAME))
+
+
+async def _start(
+    starting: Coroutine[None, None, asyncio.subprocess.Process],
+) -> asyncio.subprocess.Process:
+    """Start a process whole or not at all, also when cancelled on the way."""
+    task = asyncio.get_running_loop().create_task(starting)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        child = await task
+        _kill_group(child.pid, signal.SIGKILL)
+        await _ended(child)
+        _let_go(child)
+        raise
+
+
+def _let_go(child: asyncio.subprocess.Process) -> None:
+    """Close its pipes. One that nobody reads any more would keep them open for good."""
+    child._transport.close()  # type: ignore[attr-defined]
 
 
 async def _ended(child: asyncio.subprocess.Process) -> int:

@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
     """Made by `connect`; usable after `synchronize`; of no use any more once `lost` is set."""
 
     #: Seconds without a frame after which a guest that owes us something is asked for a sign.
-    quiet = 2.0
+    quiet = 5.0
     #: Seconds it then has to give one, and to agree to a CLOSE.
     patience = 15.0
 
@@ -105,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._ask_allowance = ASK_BURST
         self._ask_time = 0.0
         self._writable = asyncio.Event()
+        self._closed = asyncio.Event()
         self._heard = 0.0
         self._watch: asyncio.Task[None] | None = None
 
@@ -169,6 +170,8 @@ class Connection(asyncio.Protocol):
         if self._watch is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(self._watch, return_exceptions=True)
+        if self._transport is not None:
+            await self._closed.wait()
 
     def lose(self, error: GuestError) -> None:
         """Give the connection up: tell everybody who waits."""
@@ -299,6 +302,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
+        self._closed.set()
         why = f": {exc}" if exc else ""
         self.lose(MachineLost(f"the connection to the machine was lost{why}"))
 

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Nothing moved for so long: a transfer of a file is given up.
 _STALL = 60.0
+#: A file may grow by so much while it is read (those in /proc say that their size is 0).
+_GROWTH = 64 << 20
 _GONE = "the machine no longer answers"
 _GONE_HINT = "undo or reset brings it back"
 
@@ -88,13 +90,19 @@ class Lifeline:
     async def resynchronize(self, timeout: float) -> None:
         """Begin a new conversation on the same socket: the guest has rebooted."""
         await self._stop_reviving()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
         async with self._connecting:
             connection = self._connection
             if connection is not None and connection.lost is None:
                 self.milestones = {}
-                await connection.synchronize(timeout)
-                return
-        await self._connect(timeout, patient=True)
+                try:
+                    await connection.synchronize(timeout)
+                    return
+                except GuestError:
+                    if loop.time() >= deadline:
+                        raise
+        await self._connect(max(0.01, deadline - loop.time()), patient=True)
 
     def port_changed(self, opened: bool) -> None:
         """Take the VMM's word that the guest opened or closed its end of the port."""
@@ -188,8 +196,13 @@ class Lifeline:
 
     async def _ready(self) -> Connection:
         """Return the connection; wait a while for a broken one to come back."""
-        if not self.connected and self._reviving is not None:
-            await asyncio.wait([self._reviving], timeout=self.patience * self.factor)
+        if not self.connected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.patience * self.factor):
+                    if self._reviving is not None:
+                        await asyncio.wait([self._reviving])
+                    async with self._connecting:
+                        pass
         if self._connection is None or not self._connection.synchronized:
             raise MachineLost(_GONE, hint=_GONE_HINT)
         return self._connection
@@ -338,13 +351,17 @@ class Lifeline:
     async def get_stream(
         self, path: str, *, limit: int | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """Yield a regular file's bytes; use `contextlib.aclosing` when you may stop early."""
+        """Yield a regular file's bytes; use `contextlib.aclosing` when you may stop early.
+
+        Without a `limit` it may be somewhat larger than it was when it was opened, not endless.
+        """
         stall = _STALL * self.factor
         channel = await self._open("get", [(Tag.PATH, _whole(path))])
         try:
             assert channel.opened is not None
             size, received = channel.opened.number(Tag.SIZE, default=0), 0
-            while limit is None or max(size, received) <= limit:
+            limit = size + _GROWTH if limit is None else limit
+            while max(size, received) <= limit:
                 item = await channel.receive(stall)
                 if item is None:
                     break
@@ -385,7 +402,8 @@ class Lifeline:
 
     async def clock(self, nanoseconds: int) -> int:
         """Set CLOCK_REALTIME; return what it was (ns)."""
-        return (await self._call("clock", [(Tag.TIME, nanoseconds)])).number(Tag.TIME)
+        answer = await self._call("clock", [(Tag.TIME, nanoseconds)])
+        return answer.number(Tag.TIME, minimum=-(2**63))
 
     async def entropy(self, secret: bytes) -> None:
         """Stir 64 secret bytes into the guest's random numbers."""

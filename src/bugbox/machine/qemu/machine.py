@@ -72,6 +72,8 @@ class QemuMachine:
         #: Seen while it was being stopped.
         self._powered_off = False
         self._before_stall = State.READY
+        #: What the disk was refused last; why the machine stands still when it has stopped.
+        self._block_error = ""
         self._boot: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._released = False
@@ -119,7 +121,10 @@ class QemuMachine:
     async def pause(self) -> None:
         """Stop the virtual CPUs."""
         advance(self._state, State.PAUSED)
+        self._block_error = ""
         await self._monitor.execute("stop")
+        if self._state is State.STALLED:
+            raise StateError(f"it stands still already: {self._reason}")
         self.lifeline.paused = True
         self._set(State.PAUSED)
 
@@ -308,9 +313,13 @@ class QemuMachine:
         elif name == "SHUTDOWN" and State.OFF in TABLE[self._state]:
             self._stand_still(State.OFF, shutdown_reason(data))
         elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
-            if State.STALLED in TABLE[self._state]:
-                self._before_stall = self._state
-                self._stand_still(State.STALLED, block_error(data))
+            # One for each write in flight, some of them late: only with STOP does it stand still.
+            self._block_error = block_error(data)
+        elif name == "RESUME":
+            self._block_error = ""
+        elif name == "STOP" and self._block_error and State.STALLED in TABLE[self._state]:
+            self._before_stall = self._state
+            self._stand_still(State.STALLED, self._block_error)
         elif name == "VSERPORT_CHANGE":
             self._opened = self._opened or bool(data.get("open"))
             self.lifeline.port_changed(bool(data.get("open")))
