@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests share: a state directory that borrows built images, and the command as people type it."""
+"""What tests share: a state directory that borrows images, and the command as people type it."""
 
 import json
 import os

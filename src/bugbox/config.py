@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from bugbox.errors import UserError
 from bugbox.paths import Home
@@ -52,7 +53,7 @@ def load(home: Home, environ: Mapping[str, str] | None = None) -> Settings:
     return Settings(**values)
 
 
-def _from_file(path: Path) -> dict[str, object]:
+def _from_file(path: Path) -> dict[str, Any]:
     try:
         raw = tomllib.loads(path.read_text())
     except FileNotFoundError:
@@ -62,8 +63,8 @@ def _from_file(path: Path) -> dict[str, object]:
     return {key: _checked(key, value, f"{path}: {key}") for key, value in raw.items()}
 
 
-def _from_environ(environ: Mapping[str, str]) -> dict[str, object]:
-    found: dict[str, object] = {}
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for field in fields(Settings):
         name = f"BUGBOX_{field.name.upper()}"
         if environ.get(name):
@@ -78,13 +79,13 @@ _CHOICES = {
 }
 
 
-def _checked(key: str, value: object, where: str) -> object:
+def _checked(key: str, value: Any, where: str) -> Any:
     known = {field.name: field for field in fields(Settings)}
     if key not in known:
         near = get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known settings: {', '.join(known)}"
         raise UserError(f"{where}: unknown setting", hint=hint)
-    wanted = type(known[key].default)
+    wanted: type[Any] = type(known[key].default)
     try:
         result = wanted(value)
     except (TypeError, ValueError):

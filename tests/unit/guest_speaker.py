@@ -18,11 +18,49 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SYNC, HELLO, OPEN, OPENED, FAILED, DATA, EOF, WINDOW = 1, 2, 3, 4, 5, 6, 7, 8
-SIGNAL, RESIZE, EXIT, CLOSE, MILESTONE, CALL, RESULT, ASK, ANSWER = 9, 10, 11, 12, 13, 14, 15, 16, 17
-TAGS = (
-    "KIND ARG ENV USER CWD ROWS COLS TERM TERMINAL PATH SCRIPT NAME FLAG SIZE PID MODE ERRNO STEP "
-    "MESSAGE CODE SIGNO TIME NONCE VERSION BOOT_ID STARTED SECRET PORT ID DATA"
-).split()
+SIGNAL, RESIZE, EXIT, CLOSE, MILESTONE, CALL, RESULT, ASK, ANSWER = (
+    9,
+    10,
+    11,
+    12,
+    13,
+    14,
+    15,
+    16,
+    17,
+)
+TAGS = [
+    "KIND",
+    "ARG",
+    "ENV",
+    "USER",
+    "CWD",
+    "ROWS",
+    "COLS",
+    "TERM",
+    "TERMINAL",
+    "PATH",
+    "SCRIPT",
+    "NAME",
+    "FLAG",
+    "SIZE",
+    "PID",
+    "MODE",
+    "ERRNO",
+    "STEP",
+    "MESSAGE",
+    "CODE",
+    "SIGNO",
+    "TIME",
+    "NONCE",
+    "VERSION",
+    "BOOT_ID",
+    "STARTED",
+    "SECRET",
+    "PORT",
+    "ID",
+    "DATA",
+]
 GUEST = Path(__file__).parents[2] / "guest"
 
 
@@ -269,14 +307,41 @@ def build(out: Path, *, sanitize: bool = False) -> Path:
 
 def make_root(root: Path, client: Path) -> None:
     """A guest's root of a few files: busybox, accounts, and a /run/bugbox as init makes it."""
-    for folder in "bin etc tmp proc dev home/learner root run/bugbox/tools run/bugbox/bin".split():
+    for folder in [
+        "bin",
+        "etc",
+        "tmp",
+        "proc",
+        "dev",
+        "home/learner",
+        "root",
+        "run/bugbox/tools",
+        "run/bugbox/bin",
+    ]:
         (root / folder).mkdir(parents=True)
     (root / "run/bugbox/script").mkdir()
     busybox = Path(shutil.which("busybox") or "/bin/busybox")
     shutil.copy(busybox, root / "bin/busybox")
     shutil.copy(busybox, root / "run/bugbox/tools/busybox")
     shutil.copy(client, root / "run/bugbox/bin/bugbox")
-    for applet in "sh cat echo sleep id env pwd head tail stty kill true seq tr yes ls".split():
+    for applet in [
+        "sh",
+        "cat",
+        "echo",
+        "sleep",
+        "id",
+        "env",
+        "pwd",
+        "head",
+        "tail",
+        "stty",
+        "kill",
+        "true",
+        "seq",
+        "tr",
+        "yes",
+        "ls",
+    ]:
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text(
         "broken line\nroot:x:0:0:root:/root:/bin/sh\n"

@@ -37,7 +37,7 @@ def test_the_environment_overrules_the_file(home: Home) -> None:
 )
 def test_a_wrong_setting_says_where_and_what(home: Home, text: str, message: str) -> None:
     home.settings.write_text(text)
-    with pytest.raises(UserError, match="config.toml") as caught:
+    with pytest.raises(UserError, match=r"config\.toml") as caught:
         load(home, {})
     assert message in str(caught.value)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import FACTOR, Bugbox
 
 pytestmark = pytest.mark.vm
@@ -60,7 +59,7 @@ def test_the_lifeline_answers_in_a_wreck_and_a_check_has_a_verdict(
     answers_within(bugbox, machine, 5)
     assert verdict(bugbox, machine)["solved"] is not True
     # And reset gives a machine that is as good as new.
-    bugbox("reset", machine, "--yes", timeout=300)
+    bugbox("reset", machine, timeout=300)
     assert verdict(bugbox, machine)["solved"] is False
     assert bugbox.root(machine, "echo fine") == "fine\n"
 
@@ -202,8 +201,6 @@ def script(name: str, text: str) -> Callable[[Path], None]:
     def write(puzzle: Path) -> None:
         (puzzle / name).write_text(f"#!/bin/sh\n{text}\n")
         (puzzle / name).chmod(0o755)
-        manifest = (puzzle / "puzzle.yaml").read_text()
-        (puzzle / "puzzle.yaml").write_text(manifest.replace("timeout: 60s", "timeout: 20s"))
 
     return write
 
@@ -222,7 +219,7 @@ def test_a_ready_script_that_never_agrees_is_told(bugbox: Bugbox, tmp_path: Path
     def change(puzzle: Path) -> None:
         script("ready.sh", "echo still whole; exit 1")(puzzle)
         with (puzzle / "puzzle.yaml").open("a") as manifest:
-            manifest.write("" if "boot:" in (puzzle / "puzzle.yaml").read_text() else "")
+            manifest.write("boot: {timeout: 20s}\n")
 
     puzzle = small(bugbox, tmp_path, change)
     refuse(bugbox, puzzle, "ready.sh", "still whole")
@@ -231,6 +228,7 @@ def test_a_ready_script_that_never_agrees_is_told(bugbox: Bugbox, tmp_path: Path
 def test_no_room_in_the_state_directory(bugbox: Bugbox, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a small tmpfs")
+    bugbox.home.prepare()
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(bugbox.home.sessions)], check=True
     )
@@ -253,6 +251,7 @@ def test_a_full_host_disk_stalls_the_machine_and_loses_nothing(
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a small tmpfs")
+    bugbox.home.prepare()
     sessions = str(bugbox.home.sessions)
     mount = ["mount", "-t", "tmpfs", "-o"]
     subprocess.run([*mount, "size=160m", "tmpfs", sessions], check=True)

@@ -29,8 +29,8 @@ async def held(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
         yield value
     except BaseException as error:
         with anyio.CancelScope(shield=True):
-            kind, trace = type(error), error.__traceback__
-            if not await to_thread.run_sync(lambda: manager.__exit__(kind, error, trace)):
+            raised = (type(error), error, error.__traceback__)
+            if not await to_thread.run_sync(lambda: manager.__exit__(*raised)):
                 raise
     else:
         with anyio.CancelScope(shield=True):

@@ -50,7 +50,7 @@ class Machine(Protocol):
         """Call `callback` with every new state, in the event loop."""
 
     async def wait_lifeline(self) -> None:
-        """Wait for the lifeline's hello of this boot; BootFailed (with console lines) or MachineLost."""
+        """Wait for the lifeline's hello of this boot; BootFailed or MachineLost."""
 
     async def reached(self, target: State) -> None:
         """The session says what only it can know: READY after a boot."""

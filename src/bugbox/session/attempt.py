@@ -13,6 +13,7 @@ import anyio
 
 from bugbox.errors import BugboxError, GuestError, MachineLost, StateError, UserError
 from bugbox.host.bridge import in_thread
+from bugbox.machine.state import State
 from bugbox.paths import Home
 from bugbox.puzzle.check import Report, run_checks
 from bugbox.puzzle.definition import Puzzle
@@ -53,6 +54,11 @@ class Attempt:
                 guest: Any = await session.lifeline()
             except MachineLost as error:
                 guest = _Silent(error)
+            except StateError as error:
+                # One that is off or stands still can be resumed; one that died cannot answer.
+                if session.state != State.FAILED:
+                    raise
+                guest = _Silent(MachineLost(error.message))
             report = await run_checks(
                 puzzle, guest, {}, factor=session.host.settings.timeout_factor
             )
