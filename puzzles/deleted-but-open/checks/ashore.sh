@@ -3,6 +3,7 @@
 # only the one after it shows whether the gauge went on in a file that can be found.
 
 receipts() {
+    # shellcheck disable=SC2046  # two words are wanted
     set -- $(wc -l /run/tide-ashore/receipts 2>/dev/null)
     echo "${1:-0}"
 }
