@@ -2,5 +2,5 @@
 # refused by: service
 # The page is there for as long as nobody ends this process.
 sudo systemctl disable --now hallboard.socket
-PORT=8080 setsid --fork /usr/local/bin/menu >/dev/null 2>&1 </dev/null
+PORT=8080 setsid /usr/local/bin/menu >/dev/null 2>&1 </dev/null &
 sleep 1
