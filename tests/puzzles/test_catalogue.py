@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.conftest import CATALOGUE, FACTOR, ROOT, Bugbox
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]

@@ -37,6 +37,7 @@ class Bench:
         kernel, base = store.find_kernel(built), store.find_base(built)
         assert kernel is not None and base is not None
         initrd = store.find_initrd(built, kernel)
+        assert initrd is not None
         self.kernel = Kernel(vmlinux=kernel.vmlinux, initrd=initrd, release=kernel.release)
         self.base = Drive(id="base", path=base.rootfs, format="raw", read_only=True)
         self.folder = folder
@@ -332,7 +333,10 @@ def test_adoption_after_the_owner_s_kill(bench: Bench, built: Home, tmp_path: Pa
     script.write_text(KEEPER)
     arguments = json.dumps([str(built.root), str(owner_folder), str(bench.runtime)])
     path = json.dumps([str(Path(__file__).parent)])
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        **{name: text for name, text in os.environ.items() if name.startswith("BUGBOX_")},
+    }
     owner = spawn(
         [sys.executable, script, arguments, path],
         log_file=owner_folder / "log",
@@ -475,7 +479,7 @@ def test_what_cannot_start_leaves_no_process(bench: Bench) -> None:
     processes: list[Process] = []
 
     def boot(spec: MachineSpec) -> None:
-        asyncio.run(bench.driver.boot(spec, processes.append))  # type: ignore[arg-type]
+        asyncio.run(bench.driver.boot(spec, processes.append))
 
     missing = bench.spec()
     (bench.folder / "one" / "disk.qcow2").unlink()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers: what build.sh did arrives in the machine; what goes wrong is told and leaves nothing."""
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tests.conftest import FACTOR, Bugbox
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def layers(bugbox: Bugbox) -> Path:
+    """A folder of layers of this test's own: it counts and removes them."""
+    bugbox.home.layers.unlink()
+    bugbox.home.layers.mkdir()
+    return bugbox.home.layers
+
+
+def small(bugbox: Bugbox, folder: Path, build: str, more: str = "") -> Path:
+    bugbox("new", "small", cwd=folder)
+    puzzle = folder / "small"
+    (puzzle / "build.sh").write_text(f"#!/bin/sh\n{build}\n")
+    with (puzzle / "puzzle.yaml").open("a") as manifest:
+        manifest.write(more)
+    return puzzle
+
+
+def manifests(layers: Path) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in layers.glob("*/manifest.json")]
+
+
+CHANGES = """set -e
+rm /etc/motd
+rm -r /etc/skel && mkdir /etc/skel && echo new >/etc/skel/only
+mkdir -p /srv/d && echo data >/srv/d/one && ln /srv/d/one /srv/d/two
+setfacl -m u:learner:--- /srv/d/one
+setfacl -d -m u:learner:r-x /srv/d
+cp /bin/true /srv/d/cap && setcap cap_net_raw+ep /srv/d/cap
+setfattr -n user.colour -v blue /srv/d/one
+mkdir -p /srv/puzzle && echo kept >/srv/puzzle/file
+truncate -s 64M /srv/d/hole
+mkfifo /srv/d/pipe
+touch -d '2001-02-03 04:05:06 UTC' /srv/d/old
+ln -s /nowhere/at/all /srv/d/link
+systemctl enable ssh >/dev/null 2>&1
+"""
+LOOK = """
+test -e /etc/motd && echo motd; ls /etc/skel
+stat -c %h /srv/d/one; cat /srv/d/two
+getfacl -cp /srv/d/one | grep learner; getfacl -cp /srv/d | grep default:user:learner
+getcap /srv/d/cap; getfattr --only-values -n user.colour /srv/d/one; echo
+cat /srv/puzzle/file; stat -c %s /srv/d/hole; stat -c %F /srv/d/pipe
+stat -c %Y /srv/d/old; readlink /srv/d/link; systemctl is-enabled ssh
+"""
+SEEN = """only
+2
+data
+user:learner:---
+default:user:learner:r-x
+/srv/d/cap cap_net_raw=ep
+blue
+kept
+67108864
+fifo
+981173106
+/nowhere/at/all
+enabled
+"""
+
+
+def test_what_build_did_arrives_and_twice_is_the_same(
+    bugbox: Bugbox, layers: Path, tmp_path: Path
+) -> None:
+    puzzle = small(bugbox, tmp_path, CHANGES)
+    (puzzle / "ready.sh").write_text("#!/bin/sh\nexit 0\n")
+    bugbox("build", str(puzzle), timeout=300)
+    (first,) = manifests(layers)
+    shutil.rmtree(next(layers.iterdir()))
+    bugbox("build", str(puzzle), timeout=300)
+    (second,) = manifests(layers)
+    assert first["tar"] == second["tar"]
+    id = bugbox.start(str(puzzle))
+    assert bugbox.root(id, LOOK) == SEEN
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        ("echo the reason; exit 3", ("build.sh", "3", "the reason")),
+        ("sleep 1000", ("build.sh", "did not end within 10s")),
+        ("dd if=/dev/zero of=/fill bs=1M", ("build.sh", "No space left")),
+    ],
+    ids=["fails", "never ends", "fills the disk"],
+)
+def test_a_bad_build_is_told_and_leaves_nothing(
+    bugbox: Bugbox, layers: Path, tmp_path: Path, build: str, words: tuple[str, ...]
+) -> None:
+    puzzle = small(bugbox, tmp_path, build, "build: {timeout: 10s}\n" if "sleep" in build else "")
+    done = bugbox("build", str(puzzle), ok=(1,), timeout=300)
+    for word in words:
+        assert word in done.stderr.decode()
+    assert manifests(layers) == []
+
+
+def test_two_builds_at_once_build_once(bugbox: Bugbox, layers: Path, tmp_path: Path) -> None:
+    puzzle = small(bugbox, tmp_path, "sleep 2; date +%N >/srv/when")
+    both = [bugbox.popen("build", str(puzzle)) for _ in range(2)]
+    for one in both:
+        _, err = one.communicate(timeout=120 * FACTOR)
+        assert one.returncode == 0, err
+    assert len(manifests(layers)) == 1
+
+
+def test_ctrl_c_takes_everything_back(bugbox: Bugbox, layers: Path, tmp_path: Path) -> None:
+    puzzle = small(bugbox, tmp_path, "sleep 60")
+    building = bugbox.popen("build", str(puzzle))
+    time.sleep(4 * FACTOR)
+    building.send_signal(signal.SIGINT)
+    _, err = building.communicate(timeout=60 * FACTOR)
+    assert building.returncode == 130, err
+    assert manifests(layers) == []
+    assert not [p for p in bugbox.home.tmp.iterdir() if p.is_dir()], "a half-built layer is left"
