@@ -91,7 +91,7 @@ def test_a_command_is_answered(bed: Bed) -> None:
     async def test(machine: Machine, states: list[State]) -> None:
         done = await machine.lifeline.run(["sh", "-c", "echo out; echo err >&2; exit 7"])
         assert (done.code, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
-        assert state_of(machine) is State.READY
+        assert machine.state is State.READY
 
     bed.with_machine(test)
 
@@ -99,9 +99,9 @@ def test_a_command_is_answered(bed: Bed) -> None:
 def test_pause_and_resume(bed: Bed) -> None:
     async def test(machine: Machine, states: list[State]) -> None:
         await machine.pause()
-        assert state_of(machine) is State.PAUSED
+        assert machine.state is State.PAUSED
         await machine.resume()
-        assert state_of(machine) is State.READY
+        assert machine.state is State.READY
         assert (await machine.lifeline.run(["true"])).code == 0
         assert states[-2:] == [State.PAUSED, State.READY]
 
@@ -139,7 +139,7 @@ def test_a_dead_vmm_is_noticed_and_fails_what_waits(bed: Bed) -> None:
             if machine.state is State.FAILED:
                 break
             await asyncio.sleep(0.05)
-        assert state_of(machine) is State.FAILED
+        assert machine.state is State.FAILED
         assert machine.reason
 
     bed.with_machine(test)
