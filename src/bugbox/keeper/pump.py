@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -104,22 +105,30 @@ async def terminal(client: Client, seat: Seat) -> None:
         elif kind == protocol.SIGNAL:
             await seat.signal(_number(payload, "signo", 1, 64))
 
+    async def tell(note: Note) -> None:
+        told = {"text": note.text, "state": note.state}
+        if note.terminal:
+            told["terminal"] = note.terminal
+        await client.send_frame(protocol.NOTICE, told)
+
+    async def notes() -> None:
+        async with contextlib.aclosing(seat.stands_still()) as found:
+            async for note in found:
+                await tell(note)
+
     async def show() -> None:
         while True:
             item = await seat.receive()
             if isinstance(item, Output):
                 await client.send_frame(protocol.STDOUT, item.data)
             elif isinstance(item, Note):
-                told = {"text": item.text, "state": item.state}
-                if item.terminal:
-                    told["terminal"] = item.terminal
-                await client.send_frame(protocol.NOTICE, told)
+                await tell(item)
             elif isinstance(item, Ended):
                 await client.send_frame(protocol.EXIT, _exit(item.code, item.signal))
                 return
 
     try:
-        await _both_ways(client, typed, feed, control, show)
+        await _both_ways(client, typed, feed, control, show, notes)
     finally:
         with anyio.CancelScope(shield=True):
             await seat.leave()
@@ -164,6 +173,7 @@ async def _both_ways(
     feed: Callable[[], Awaitable[None]],
     control: Callable[[int, bytes], Awaitable[None]],
     show: Callable[[], Awaitable[None]],
+    *others: Callable[[], Awaitable[None]],
 ) -> None:
     """Run both directions until `show` ends, or the client detaches or hangs up."""
     failure: list[Exception] = []
@@ -197,7 +207,8 @@ async def _both_ways(
                 group.cancel_scope.cancel()
 
         group.start_soon(read)
-        group.start_soon(write, feed, False)
+        for work in (feed, *others):
+            group.start_soon(write, work, False)
         group.start_soon(write, show, True)
     if failure:
         raise failure[0]

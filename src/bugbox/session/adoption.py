@@ -17,6 +17,7 @@ from bugbox.session.description import from_json
 from bugbox.session.drivers import choose
 from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.provision import Host
+from bugbox.session.reaper import end_vmm
 from bugbox.session.record import Ledger, Phase, Record, take_over
 from bugbox.session.session import Session, Spawn
 
@@ -52,13 +53,18 @@ async def _machine(host: Host, ledger: Ledger) -> Machine | None:
     """Adopt the VMM; None, with the reason in the record, when it is gone."""
     process = ledger.record.process
     why = "the host was restarted" if ledger.record.pid and process is None else "its VMM is gone"
-    if process is not None and process.alive:
+    if ledger.record.fresh:
+        # Nobody knows how far its making went; resume boots it and breaks it again.
+        why = "it was being made when its keeper died"
+        await in_thread(end_vmm, ledger.paths, process)
+    elif process is not None and process.alive:
         try:
             return await host.driver.adopt(from_json(ledger.record.spec), process)
         except BugboxError as error:
             log.warning("%s: %s", ledger.record.id, error)
             why = error.message
-    await in_thread(ledger.write, state=str(State.FAILED), reason=why)
+    if ledger.record.state != State.OFF:
+        await in_thread(ledger.write, state=str(State.FAILED), reason=why)
     return None
 
 

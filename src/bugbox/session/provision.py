@@ -79,13 +79,15 @@ async def bring_up(
     """Boot a fresh machine for a session, on a fresh disk, until it is ready."""
     async with AsyncExitStack() as undo:
         spec = await in_thread(_spec, ledger, plan, parts, host)
+        await in_thread(ledger.write, fresh=True, boots=0, state=str(State.BOOTING), reason="")
         with watch.stage("disk"), step("Disk"):
             await in_thread(ledger.hold, "sockets")
             await in_thread(_make_socket_folder, ledger.paths, spec.uid)
             await in_thread(ledger.hold, "disk")
             await in_thread(_make_disk, spec, plan.disk_bytes)
         with watch.stage("vmm"), step("Boot"):
-            await in_thread(ledger.write, holds=(*ledger.record.holds, "vmm"), spec=to_json(spec))
+            await in_thread(ledger.hold, "vmm")
+            await in_thread(ledger.write, spec=to_json(spec))
             machine = await host.driver.boot(spec, ledger.process_started)
             undo.push_async_callback(_shielded, lambda: machine.stop(0.0))
         await make_ready(machine, ledger, plan, host.settings, watch, new=True)
@@ -101,7 +103,8 @@ async def boot_same_disk(ledger: Ledger, plan: Plan, host: Host, watch: Stopwatc
         with watch.stage("vmm"), step("Boot"):
             machine = await host.driver.boot(spec, ledger.process_started)
             undo.push_async_callback(_shielded, lambda: machine.stop(0.0))
-        await make_ready(machine, ledger, plan, host.settings, watch, new=False)
+        new = ledger.record.fresh
+        await make_ready(machine, ledger, plan, host.settings, watch, new=new)
         undo.pop_all()
         return machine
 
@@ -148,6 +151,7 @@ async def make_ready(
         state=str(State.READY),
         reason="",
         degraded=degraded,
+        fresh=False,
         boots=ledger.record.boots + 1,
         guest_boot=hello.boot_id if (hello := machine.lifeline.hello) else "",
     )

@@ -18,7 +18,7 @@ from bugbox.host.proc import Process, start_time
 from bugbox.paths import Home, SessionPaths
 from bugbox.session.record import Ledger, Phase, abandoned, ids, take_over
 
-__all__ = ["collect", "end_vmm", "give_back"]
+__all__ = ["collect", "end_vmm", "give_back", "give_back_soon"]
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,19 @@ _KILL_TIMEOUT = 10.0
 
 def give_back(ledger: Ledger) -> None:
     """End the machine, remove its sockets and its folder, in that order; let go of the lock."""
-    try:
-        ledger.write(phase=Phase.ENDING)
-    except OSError as error:  # a full disk must not keep us from emptying it
-        log.warning("%s: %s", ledger.record.id, error)
+    give_back_soon(ledger)
     end_vmm(ledger.paths, ledger.record.process)
     shutil.rmtree(ledger.paths.runtime, ignore_errors=True)
     _remove(ledger.paths)
     ledger.close()
+
+
+def give_back_soon(ledger: Ledger) -> None:
+    """Write down that the session ends: whatever becomes of us, the reaper goes on with it."""
+    try:
+        ledger.write(phase=Phase.ENDING)
+    except OSError as error:  # a full disk must not keep us from emptying it
+        log.warning("%s: %s", ledger.record.id, error)
 
 
 def end_vmm(paths: SessionPaths, process: Process | None) -> None:

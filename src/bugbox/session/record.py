@@ -94,6 +94,8 @@ class Record:
     timings_ms: dict[str, int] = field(default_factory=dict)
     degraded: tuple[str, ...] = ()
     boots: int = 0
+    #: The machine is new and was not ready yet: break.sh still has to run, or to run again.
+    fresh: bool = True
     #: The guest's own boot id, as its lifeline told it: tells whether it rebooted unseen.
     guest_boot: str = ""
     checks_run: int = 0

@@ -24,7 +24,7 @@ from bugbox.session.logs import tail
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Host, boot_same_disk, bring_up, make_ready
-from bugbox.session.reaper import end_vmm, give_back
+from bugbox.session.reaper import end_vmm, give_back, give_back_soon
 from bugbox.session.record import Ledger, Phase, Record
 from bugbox.session.stopwatch import Stopwatch
 
@@ -63,6 +63,8 @@ class Session:
         self._spawn = spawn
         self._changed = anyio.Event()
         self._coming_back: anyio.CancelScope | None = None
+        #: A machine is being made in place of one that is gone.
+        self._replacing = False
         if machine is not None:
             self._take(machine)
 
@@ -80,7 +82,7 @@ class Session:
     def state(self) -> str:
         """Where the machine is in its life; a failed boot counts as failed."""
         if self.machine is None:
-            return self.record.state
+            return str(State.BOOTING) if self._replacing else self.record.state
         return str(State.FAILED if self.trouble else self.machine.state)
 
     @property
@@ -148,7 +150,9 @@ class Session:
     async def settled(self, timeout: float = _SETTLE_TIMEOUT) -> None:
         """Wait until the machine is not on its way from one state to another."""
         with anyio.move_on_after(timeout * self.host.settings.timeout_factor):
-            while self.machine and self.machine.state in _GOING and not self.trouble:
+            while self._replacing or (
+                self.machine and self.machine.state in _GOING and not self.trouble
+            ):
                 await self._changed.wait()
 
     async def changed(self, timeout: float) -> bool:
@@ -179,11 +183,8 @@ class Session:
         """Throw the disk away and boot a fresh machine under the same id."""
         async with self.changing:
             watch = Stopwatch()
-            await self._end_machine(0.0)
-            await in_thread(
-                self.ledger.write, boots=0, state=str(State.BOOTING), reason="", degraded=()
-            )
-            await self._boot(lambda: bring_up(self.ledger, self.plan, parts, self.host, watch))
+            await self._replace(lambda: bring_up(self.ledger, self.plan, parts, self.host, watch))
+            await in_thread(self.ledger.write, solved_after=0.0)
             return {"id": self.id, "state": self.state, "clone": False, "timings_ms": watch.as_ms()}
 
     async def resume(self) -> dict[str, Any]:
@@ -197,20 +198,22 @@ class Session:
                 pass
             elif machine is not None and machine.process.alive:
                 await machine.reset()
-                await self._come_back(watch)
+                await self._follow(watch)
                 if self.trouble:
                     raise GuestError(self.trouble, hint=f"bugbox reset {self.id}")
             else:
-                await self._end_machine(0.0)
-                await self._boot(lambda: boot_same_disk(self.ledger, self.plan, self.host, watch))
+                await self._replace(
+                    lambda: boot_same_disk(self.ledger, self.plan, self.host, watch)
+                )
             return {"id": self.id, "state": self.state, "clone": False, "timings_ms": watch.as_ms()}
 
     async def stop(self) -> None:
-        """End it and remove all of it."""
+        """End it and remove all of it. Once begun it is finished; every step has its limit."""
         async with self.changing:
-            await in_thread(self.ledger.write, phase=Phase.ENDING)
-            await self._end_machine(0.0)
-            await in_thread(give_back, self.ledger)
+            with anyio.CancelScope(shield=True):
+                await in_thread(give_back_soon, self.ledger)
+                await self._end_machine()
+                await in_thread(give_back, self.ledger)
             self._wake()
 
     async def release(self) -> None:
@@ -221,23 +224,41 @@ class Session:
             await self.machine.release()
         self.ledger.close()
 
-    async def _boot(self, boot: Callable[[], Awaitable[Machine]]) -> None:
+    async def _replace(self, boot: Callable[[], Awaitable[Machine]]) -> None:
+        """End the machine and take another; whoever sits at a terminal waits for it."""
+        self._replacing = True
+        self._wake()
         try:
+            await self._end_machine()
             self._take(await boot())
         except BaseException as error:
             reason = error.message if isinstance(error, BugboxError) else "interrupted"
             with anyio.CancelScope(shield=True):
                 await in_thread(self.ledger.write, state=str(State.FAILED), reason=reason)
-            self._wake()
             raise
-        self._wake()
+        finally:
+            self._replacing = False
+            self._wake()
 
-    async def _end_machine(self, grace: float) -> None:
+    async def _follow(self, watch: Stopwatch) -> None:
+        """Come back in the background, so that a boot has an end although nobody waits for it."""
+        done = anyio.Event()
+
+        async def follow() -> None:
+            try:
+                await self._come_back(watch)
+            finally:
+                done.set()
+
+        self._spawn(follow)
+        await done.wait()
+
+    async def _end_machine(self) -> None:
         if self._coming_back:
             self._coming_back.cancel()
         machine, self.machine, self.trouble = self.machine, None, ""
         if machine is not None:
-            await machine.stop(grace)
+            await machine.stop(0.0)
         await in_thread(end_vmm, self.ledger.paths, self.record.process)
 
     def _take(self, machine: Machine) -> None:
@@ -268,6 +289,7 @@ class Session:
             return
         if self._coming_back:
             self._coming_back.cancel()
+        self.trouble = ""
         with anyio.CancelScope() as scope:
             self._coming_back = scope
             try:
@@ -277,7 +299,7 @@ class Session:
                     self.plan,
                     self.host.settings,
                     watch or Stopwatch(),
-                    new=False,
+                    new=self.record.fresh,
                 )
             except BugboxError as error:
                 log.warning("%s did not come back: %s", self.id, error)

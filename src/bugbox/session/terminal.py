@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import anyio
@@ -23,6 +24,7 @@ _DETACHED_LIMIT = 8
 _TAKEN_OVER = "taken over"
 #: Seconds to ask systemd whether it is going down.
 _ASK_TIMEOUT = 3.0
+_FOREVER = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,8 @@ class Seat:
         self._rows, self._cols = rows, cols
         self._terminal: Terminal | None = None
         self._over = False
+        #: What ends the seat once its last note is told.
+        self._farewell: Ended | None = None
 
     @property
     def terminal(self) -> str:
@@ -183,20 +187,40 @@ class Seat:
         if session.state in (State.REBOOTING, State.BOOTING):
             return Note("rebooting…", str(State.REBOOTING))
         if session.state == State.OFF:
-            return ended or Ended(0)
+            return self._powered_off()
         if session.state == State.READY and ended:
             return ended
         raise _gone(session)
 
     async def _next_shell(self) -> Note | Ended:
         """Wait for the reboot's end and log in anew."""
+        if self._farewell:
+            return self._farewell
         await self.session.settled()
         if self.session.state == State.OFF:
-            return Ended(0)
+            return self._powered_off()
         if self.session.state != State.READY:
             raise _gone(self.session)
         await self.sit_down()
         return Note("the machine is back", str(State.READY), self.terminal)
+
+    def _powered_off(self) -> Note:
+        self._farewell = Ended(0)
+        id = self.session.id
+        return Note(f"the machine is off; bugbox resume {id} boots it", str(State.OFF))
+
+    async def stands_still(self) -> AsyncGenerator[Note, None]:
+        """Yield a note when the machine stands still under a living shell, and when it runs on."""
+        session, before = self.session, self.session.state
+        while True:
+            await session.changed(_FOREVER)
+            now = session.state
+            if now != before and now in (State.STALLED, State.PAUSED):
+                why = f"{session.reason or now}: the machine stands still"
+                yield Note(f"{why}; bugbox resume {session.id} lets it run on", now)
+            elif before in (State.STALLED, State.PAUSED) and now == State.READY:
+                yield Note("the machine runs on", now)
+            before = now
 
 
 def _gone(session: Session) -> MachineLost:

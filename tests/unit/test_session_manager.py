@@ -1,0 +1,491 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manager and its sessions, in this process, with fake machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from session_world import World, run, world
+
+from bugbox.errors import (
+    BootFailed,
+    GuestError,
+    MachineLost,
+    NotBuilt,
+    NotFound,
+    StateError,
+    UserError,
+)
+from bugbox.machine.state import State
+from bugbox.session import prepare, record
+from bugbox.session.manager import Manager
+from bugbox.session.session import Session
+from bugbox.session.terminal import Ended, Login, Note, Output, Seat
+
+Work = Callable[[Manager, Any], Awaitable[None]]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        made.wire()
+        yield made
+
+
+def managed(made: World, work: Callable[[Manager], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with Manager(made.home, made.settings) as manager:
+            await manager.adopt_all()
+            await work(manager)
+
+    run(main)
+
+
+async def start(made: World, manager: Manager) -> str:
+    return str((await manager.answer("start", {"puzzle": str(made.puzzle)}))["id"])
+
+
+def touch(made: World, id: str) -> None:
+    (made.home.session(id).root / "fake" / "made").touch()
+
+
+def signal_vmm(session: Session, number: int) -> None:
+    assert session.machine is not None
+    os.kill(session.machine.process.pid, number)
+
+
+async def until_state(session: Session, state: str) -> None:
+    with anyio.fail_after(20):
+        while session.state != state:
+            await session.changed(20)
+
+
+async def read_until(seat: Seat, wanted: bytes) -> bytes:
+    seen = b""
+    with anyio.fail_after(20):
+        while wanted not in seen:
+            item = await seat.receive()
+            assert not isinstance(item, Ended), seen
+            seen += item.data if isinstance(item, Output) else f"<{item.text}>".encode()
+    return seen
+
+
+def test_who_is_meant(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        with pytest.raises(NotFound, match="no session runs"):
+            await manager.find(None)
+        one = await start(made, manager)
+        for ref in (None, "", one, one[:6], "tiny"):
+            assert (await manager.find(ref)).session.id == one
+        two = await start(made, manager)
+        for ref in (None, "tiny", "ti"):
+            with pytest.raises(UserError, match="which session") as caught:
+                await manager.find(ref)
+            assert one in (caught.value.hint or "") and two in (caught.value.hint or "")
+        assert (await manager.find(two)).session.id == two
+        with pytest.raises(NotFound, match="no session nope"):
+            await manager.find("nope")
+        with pytest.raises(UserError):
+            await manager.find(3)
+        assert await manager.answer("stop", {"ids": [one, two, one]}) == {
+            "stopped": sorted([one, two])
+        }
+
+    managed(made, work)
+
+
+def test_ps_has_the_contracts_keys(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        await start(made, manager)
+        (row,) = await manager.answer("ps", {})
+        assert set(row) >= {"id", "puzzle", "state", "started", "driver", "disk", "memory_mib"}
+        json.dumps(row)
+
+    managed(made, work)
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        ({"disk": "copy"}, UserError),
+        ({"driver": "firecracker"}, UserError),
+        ({"seed": 1}, UserError),
+    ],
+)
+def test_what_is_not_there_yet_is_refused(
+    made: World, args: dict[str, Any], error: type[Exception]
+) -> None:
+    async def work(manager: Manager) -> None:
+        with pytest.raises(error, match="not supported yet"):
+            await manager.answer("start", {"puzzle": str(made.puzzle), **args})
+
+    managed(made, work)
+    assert made.leftovers() == []
+
+
+def test_what_is_not_built_is_said_and_not_built(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "find", lambda *_: None)
+
+    async def work(manager: Manager) -> None:
+        with pytest.raises(NotBuilt, match="tiny"):
+            await start(made, manager)
+
+    managed(made, work)
+
+
+def test_progress_is_remembered_across_keepers(made: World) -> None:
+    async def first(manager: Manager) -> None:
+        id = await start(made, manager)
+        assert (await manager.answer("check", {}))["solved"] is False
+        await manager.answer("hint", {})
+        touch(made, id)
+        assert (await manager.answer("check", {}))["solved"] is True
+        assert (await manager.answer("check", {}))["solved"] is True
+
+    async def second(manager: Manager) -> None:
+        story = await manager.answer("story", {})
+        assert story["solved"] is True
+        assert story["checks_run"] == 3
+        assert story["hints_used"] == 1
+        assert story["debrief"] == "It was not there.\n"
+
+    managed(made, first)
+    managed(made, second)
+    (line,) = made.home.progress.read_text().splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["puzzle"], told["hints"], told["checks"]) == (
+        "solved",
+        "tiny",
+        1,
+        2,
+    )
+    assert told["seconds"] > 0
+
+
+def test_hints_one_after_the_other(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        await start(made, manager)
+        ask = manager.answer
+        assert (await ask("hint", {}))["text"] == "Look.\n"
+        held = await ask("hint", {})
+        assert (held["n"], held["text"]) == (2, None)
+        assert held["next_in_s"] > 3000
+        assert (await ask("hint", {"now": True}))["text"] == "touch made\n"
+        assert [hint["n"] for hint in await ask("hint", {"all": True})] == [1, 2]
+        assert (await ask("hint", {"n": 1}))["title"] == "First"
+
+    managed(made, work)
+
+
+def test_the_solution_is_for_those_who_solved_or_give_up(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        await start(made, manager)
+        with pytest.raises(StateError, match="not solved yet"):
+            await manager.answer("solution", {})
+        told = await manager.answer("solution", {"give_up": True})
+        assert told["text"] == "Touch it.\n"
+        assert "touch" in told["script"]
+        assert await manager.answer("solution", {}) == told
+
+    managed(made, work)
+
+
+def test_a_bare_machine_has_no_puzzle(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        await manager.answer("start", {"image": "debian-12"})
+        for verb in ("check", "hint", "solution", "story"):
+            with pytest.raises(UserError, match="bare machine"):
+                await manager.answer(verb, {})
+
+    managed(made, work)
+
+
+def test_a_check_has_a_verdict_when_nobody_answers(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(manager: Manager) -> None:
+        await start(made, manager)
+
+        async def silence(session: Session) -> None:
+            raise MachineLost("it no longer answers")
+
+        monkeypatch.setattr(Session, "lifeline", silence)
+        report = await manager.answer("check", {})
+        assert report["solved"] is False
+        assert "no longer answers" in report["checks"][0]["message"]
+
+    managed(made, work)
+
+
+def test_questions_from_inside(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        id = await start(made, manager)
+        attempt = await manager.find(id)
+        text, status = await attempt.asked("check", [])
+        assert b"No file yet." in text and status == 1
+        text, status = await attempt.asked("hint", ["2"])
+        assert b"touch made" in text and status == 0
+        text, status = await attempt.asked("story", [])
+        assert b"There should be a file." in text
+        text, status = await attempt.asked("hint", ["99"])
+        assert status == 2
+        assert (await attempt.asked("stop", ["--all"]))[1] == 2
+        statuses = [(await attempt.asked("story", []))[1] for _ in range(10)]
+        assert 75 in statuses  # a loop in the guest is told to wait
+        assert attempt.session.record.checks_run == 1
+
+    managed(made, work)
+
+
+def test_an_escape_in_a_puzzles_text_reaches_no_terminal(made: World) -> None:
+    made.write("checks/made.sh", "#!/bin/sh\nprintf 'a\\033[2Jb\\n'; exit 1\n")
+
+    async def work(manager: Manager) -> None:
+        await start(made, manager)
+        text, _ = await (await manager.find(None)).asked("check", [])
+        assert b"\x1b" not in text
+        assert b"\\x1b[2J" in text
+
+    managed(made, work)
+
+
+def test_reset_gives_a_fresh_machine_under_the_same_id(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        id = await start(made, manager)
+        session = (await manager.find(id)).session
+        touch(made, id)
+        assert (await manager.answer("check", {}))["solved"] is True
+        seat = Seat(session, Login(user="learner"), 24, 80)
+        await seat.sit_down()
+        pid = session.record.pid
+        async with anyio.create_task_group() as group:
+            group.start_soon(read_until, seat, b"<the machine is back>")
+            answer = await manager.answer("reset", {})
+        assert (answer["id"], answer["state"]) == (id, "ready")
+        assert session.record.pid != pid
+        assert made.log(id) == ["boot", "break", "ready"] * 2
+        assert session.summary()["solved"] is False
+        assert len(made.processes()) == 1
+
+    managed(made, work)
+
+
+def test_a_reset_that_fails_leaves_a_session_that_can_be_reset(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        id = await start(made, manager)
+        made.write("boot.sh", "#!/bin/sh\nexit 9\n")
+        with pytest.raises(BootFailed, match="status 9"):
+            await manager.answer("reset", {})
+        (row,) = await manager.answer("ps", {})
+        assert row["state"] == "failed"
+        assert "status 9" in row["reason"]
+        assert made.processes() == []
+        made.write("boot.sh", "#!/bin/sh\nexit 0\n")
+        assert (await manager.answer("reset", {"id": id}))["state"] == "ready"
+
+    managed(made, work)
+
+
+def test_a_keeper_that_dies_in_a_reset(made: World) -> None:
+    """Nobody knows whether the new machine was broken yet: it is not handed to the learner."""
+
+    async def first(manager: Manager) -> None:
+        id = await start(made, manager)
+        (await manager.find(id)).session.ledger.write(fresh=True)
+
+    async def second(manager: Manager) -> None:
+        (row,) = await manager.answer("ps", {})
+        assert row["state"] == "failed"
+        assert made.processes() == []
+        assert (await manager.answer("resume", {}))["state"] == "ready"
+        assert made.log(row["id"]) == ["boot", "break", "ready"] * 2
+
+    managed(made, first)
+    managed(made, second)
+
+
+def test_a_reboot_runs_boot_and_nothing_else(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        id = await start(made, manager)
+        session = (await manager.find(id)).session
+        signal_vmm(session, signal.SIGUSR1)
+        await until_state(session, "rebooting")
+        await until_state(session, "ready")
+        assert made.log(id) == ["boot", "break", "ready", "boot"]
+        assert (await manager.answer("check", {}))["solved"] is False
+
+    managed(made, work)
+
+
+def test_a_reboot_that_fails_says_why_and_rescue_still_works(made: World) -> None:
+    made.write("boot.sh", '#!/bin/sh\n[ ! -e "$FAKE_ROOT/spoilt" ]\n')
+
+    async def work(manager: Manager) -> None:
+        id = await start(made, manager)
+        session = (await manager.find(id)).session
+        (made.home.session(id).root / "fake" / "spoilt").touch()
+        seat = Seat(session, Login(user="learner"), 24, 80)
+        await seat.sit_down()
+        signal_vmm(session, signal.SIGUSR1)
+        await until_state(session, "failed")
+        assert "boot.sh ended with status 1" in session.reason
+        with pytest.raises(MachineLost, match=r"boot.sh.*"), anyio.fail_after(20):
+            while True:
+                await seat.receive()
+        rescue = Seat(session, Login(user="root", rescue=True), 24, 80)
+        await rescue.sit_down()
+        await rescue.send(b"echo in-$((1+1))\n")
+        await read_until(rescue, b"in-2")
+        (made.home.session(id).root / "fake" / "spoilt").unlink()
+        assert (await manager.answer("resume", {}))["state"] == "ready"
+
+    managed(made, work)
+
+
+def test_only_so_many_shells_are_kept_for_nobody(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        session = (await manager.find(await start(made, manager))).session
+        for _ in range(12):
+            seat = Seat(session, Login(user="learner"), 24, 80)
+            await seat.sit_down()
+            await seat.leave()
+        assert len(session.detached) == 8
+        lifeline = await session.lifeline()
+        assert len(await lifeline.terminals()) == 8
+        seat = Seat(session, Login(user="learner"), 24, 80)
+        await seat.come_back(session.detached[3])
+        assert len(session.detached) == 7
+
+    managed(made, work)
+
+
+def test_somebody_else_takes_the_terminal(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        session = (await manager.find(await start(made, manager))).session
+        first = Seat(session, Login(user="learner"), 24, 80)
+        await first.sit_down()
+        await read_until(first, b"$ ")
+        second = Seat(session, Login(user="learner"), 24, 80)
+        await second.come_back(first.terminal)
+        with pytest.raises(GuestError, match="somebody else"), anyio.fail_after(20):
+            while True:
+                await first.receive()
+        await second.send(b"echo second-$((1+1))\n")
+        await read_until(second, b"second-2")
+
+    managed(made, work)
+
+
+def test_a_machine_that_stands_still_is_told(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        session = (await manager.find(await start(made, manager))).session
+        seat = Seat(session, Login(user="learner"), 24, 80)
+        await seat.sit_down()
+        notes: list[Note] = []
+
+        async def listen() -> None:
+            async for note in seat.stands_still():
+                notes.append(note)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            await anyio.sleep(0.05)
+            assert session.machine is not None
+            await session.machine.pause()
+            await until_state(session, "paused")
+            with pytest.raises(StateError, match="stands still"):
+                await session.lifeline()
+            assert (await manager.answer("resume", {}))["state"] == "ready"
+            await anyio.sleep(0.05)
+            group.cancel_scope.cancel()
+        assert [note.state for note in notes] == [State.PAUSED, State.READY]
+
+    managed(made, work)
+
+
+def test_an_end_is_finished_although_its_client_is_gone(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        await start(made, manager)
+        async with anyio.create_task_group() as group:
+            group.start_soon(manager.answer, "stop", {"all": True})
+            await anyio.sleep(0.005)
+            group.cancel_scope.cancel()
+        assert made.leftovers() == []
+        assert await manager.answer("ps", {}) == []
+
+    managed(made, work)
+
+
+def test_two_managers_do_not_fight_over_a_machine(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        id = await start(made, manager)
+        async with Manager(made.home, made.settings) as other:
+            await other.adopt_all()
+            assert await other.answer("ps", {}) == []
+            with pytest.raises(NotFound):
+                await other.answer("check", {"id": id})
+        assert (await manager.answer("check", {}))["solved"] is False
+
+    managed(made, work)
+
+
+def test_a_host_that_was_restarted(made: World) -> None:
+    async def first(manager: Manager) -> None:
+        await start(made, manager)
+        await start(made, manager)
+        one, two = [(await manager.find(id)).session for id in record.ids(made.home)]
+        signal_vmm(one, signal.SIGUSR2)
+        await until_state(one, "off")
+        await anyio.sleep(0.1)
+        for session in (one, two):
+            session.ledger.write(host_boot="another")
+            signal_vmm(session, signal.SIGKILL)
+        await anyio.sleep(0.1)
+
+    async def second(manager: Manager) -> None:
+        rows = {row["state"]: row for row in await manager.answer("ps", {})}
+        assert set(rows) == {"off", "failed"}
+        for row in rows.values():
+            assert (await manager.answer("resume", {"id": row["id"]}))["state"] == "ready"
+
+    managed(made, first)
+    managed(made, second)
+
+
+def test_a_puzzle_that_is_gone_does_not_cost_the_machine(made: World) -> None:
+    async def first(manager: Manager) -> None:
+        await start(made, manager)
+
+    async def second(manager: Manager) -> None:
+        (row,) = await manager.answer("ps", {})
+        assert (row["puzzle"], row["state"]) == ("tiny", "ready")
+        with pytest.raises(UserError):
+            await manager.answer("check", {})
+
+    managed(made, first)
+    (made.puzzle / "puzzle.yaml").unlink()
+    managed(made, second)
+
+
+def test_debug_and_logs_are_plain_values(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        await start(made, manager)
+        told = await manager.answer("debug", {})
+        assert "Linux version fake" in told["console"]
+        assert told["running"] is True
+        json.dumps(told)
+        log = await manager.answer("logs", {"which": "console"})
+        assert "Linux version fake" in log["text"]
+        with pytest.raises(UserError, match="no log named"):
+            await manager.answer("logs", {"which": "../../etc/passwd"})
+
+    managed(made, work)
