@@ -108,7 +108,7 @@ def _relay(link: Stream, signals: Signals) -> int:
     stdin: int | None = 0
     while True:
         wanted: list[Any] = [link, signals]
-        if stdin is not None and not link.pending:
+        if stdin is not None and not link.full:
             wanted.append(stdin)
         timeout = 0 if link.ready else None
         readable, writable, _ = select.select(wanted, [link] if link.pending else [], [], timeout)
