@@ -13,6 +13,7 @@ puzzle's disk in the machine itself, and as the tar that is the puzzle's portabl
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +30,8 @@ _WORK = "/run/bugbox-build"
 _BASE, _SCRATCH, _TARGET = "/dev/vda", "/dev/vdb", "/dev/vdc"
 #: What is kept of build.sh's output for the error message.
 _KEPT_BYTES = 64 << 10
+#: So many lines of it are shown while it runs; a script may print for ever.
+_SHOWN_LINES = 5000
 #: Our own steps, which only move data about.
 _STEP_TIMEOUT = 600.0
 
@@ -105,9 +108,8 @@ async def _run_build(
 ) -> None:
     output = _Lines(said)
     allowed = puzzle.manifest.build.timeout
-    code = await _follow(
-        guest, "run.sh", [str(EPOCH)], allowed * factor, lambda _, data: output.add(data)
-    )
+    argv = _ours("run.sh", [str(EPOCH)])
+    code = await _follow(guest, argv, allowed * factor, lambda _, data: output.add(data))
     output.end()
     if code == 0:
         return
@@ -116,7 +118,7 @@ async def _run_build(
         limit = format_duration(allowed)
         message = f"{label} did not end within {limit}"
         hint = "build.timeout in puzzle.yaml gives it more time, BUGBOX_TIMEOUT_FACTOR a slow host"
-    elif await _is_full(guest):
+    elif await _is_full(guest, factor):
         message = f"{label} filled the disk of {puzzle.manifest.machine.disk >> 20} MiB"
         hint = "machine.disk in puzzle.yaml makes it larger"
     else:
@@ -124,17 +126,18 @@ async def _run_build(
     raise BuildFailed(message, detail=output.kept(), hint=hint)
 
 
-async def _is_full(guest: BuildGuest) -> bool:
-    """Whether the scratch disk has less than a megabyte left."""
-    free = bytearray()
+async def _is_full(guest: BuildGuest, factor: float) -> bool:
+    """Whether the scratch disk has less than a megabyte left, as far as the guest can be asked."""
+    said = bytearray()
+
+    def take(_: int, data: bytes) -> None:
+        if len(said) < 100:
+            said.extend(data)
+
     argv = ["/usr/bin/stat", "--file-system", "--format=%a %S", f"{_WORK}/scratch"]
-    command = await guest.command(argv)
-    while (item := await command.receive()) is not None:
-        free += item[1][:100]
-    if (await command.status()).code != 0:
-        return False
-    blocks, size = bytes(free).split()[:2]
-    return int(blocks) * int(size) < 1 << 20
+    code = await _follow(guest, argv, 30 * factor, take)
+    numbers = re.fullmatch(rb"(\d{1,15}) (\d{1,9})\n", bytes(said))
+    return code == 0 and numbers is not None and int(numbers[1]) * int(numbers[2]) < 1 << 20
 
 
 async def _step(
@@ -153,7 +156,7 @@ async def _step(
         elif len(complaint) < _KEPT_BYTES:
             complaint.extend(data)
 
-    code = await _follow(guest, name, args, _STEP_TIMEOUT * factor, take)
+    code = await _follow(guest, _ours(name, args), _STEP_TIMEOUT * factor, take)
     if code == 0:
         return
     detail = printable(bytes(complaint).decode(errors="replace"))
@@ -165,15 +168,15 @@ async def _step(
     raise BuildFailed(f"making the layer: {name} {what}", detail=detail, hint=hint)
 
 
+def _ours(name: str, args: list[str]) -> list[str]:
+    return ["/bin/bash", f"{_WORK}/{name}", _WORK, *args]
+
+
 async def _follow(
-    guest: BuildGuest,
-    name: str,
-    args: list[str],
-    timeout: float,
-    take: Callable[[int, bytes], None],
+    guest: BuildGuest, argv: list[str], timeout: float, take: Callable[[int, bytes], None]
 ) -> int | None:
-    """Run a script of ours to its end; return its status, or None when time was over."""
-    command = await guest.command(["/bin/bash", f"{_WORK}/{name}", _WORK, *args])
+    """Run a command to its end; return its status, or None when time was over."""
+    command = await guest.command(argv)
     try:
         async with asyncio.timeout(timeout):
             await command.send_eof()
@@ -193,6 +196,7 @@ class _Lines:
         self.said = said
         self.rest = b""
         self.tail = bytearray()
+        self.shown = 0
 
     def add(self, data: bytes) -> None:
         """Take more output."""
@@ -202,8 +206,11 @@ class _Lines:
         # A line without end must not grow for ever.
         if len(self.rest) > _KEPT_BYTES:
             lines, self.rest = [*lines, self.rest], b""
-        for line in lines:
+        for line in lines[: max(0, _SHOWN_LINES - self.shown)]:
             self.said(printable(line.decode(errors="replace")))
+        if self.shown < _SHOWN_LINES <= self.shown + len(lines):
+            self.said("… the rest is not shown")
+        self.shown += len(lines)
 
     def end(self) -> None:
         """Pass on what came after the last line's end."""
