@@ -149,7 +149,7 @@ class FakeMachine:
 
     async def pause(self) -> None:
         """Let it answer nothing."""
-        self._enter(State.PAUSED)
+        self._enter(advance(self._state, State.PAUSED))
         self._lifeline.paused = True
         await self._tell("pause")
 
@@ -160,6 +160,8 @@ class FakeMachine:
         await self._tell("resume")
         self._lifeline.paused = False
         self._enter(State.READY)
+        if not self._lifeline.connected:
+            self.follow_boot()
 
     async def reset(self) -> None:
         """Boot it again."""
