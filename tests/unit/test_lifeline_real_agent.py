@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bugbox.errors import GuestError, MachineLost
+from bugbox.host.proc import start_time
 from bugbox.machine.lifeline.channel import Refused
 from bugbox.machine.lifeline.connection import Connection
 from bugbox.machine.lifeline.shell import Command, Lifeline
@@ -161,7 +162,7 @@ async def test_a_time_out_kills_the_group(line: Lifeline, tmp_path: Path) -> Non
     result = await line.run(["sh", "-c", text], user=USER, timeout=0.5)
     assert (result.timed_out, result.stdout) == (True, b"before\n")
     pid = int((tmp_path / "pid").read_text())
-    await eventually(lambda: not Path(f"/proc/{pid}/fd/0").exists())
+    await eventually(lambda: start_time(pid) is None)
     assert (await shell(line, "echo on"))[0] == b"on\n"
 
 
@@ -298,7 +299,8 @@ async def test_dial(line: Lifeline) -> None:
 
 async def test_calls(line: Lifeline) -> None:
     assert 0 < await line.ping() < 5
-    await line.sync()
+    if os.geteuid() == 0:  # it needs chroot
+        await line.sync()
     for refused in (line.clock(1), line.shutdown("poweroff"), line.identity("x", "0" * 32)):
         with pytest.raises(Refused):
             await refused
