@@ -46,8 +46,9 @@ def report_lines(answer: Mapping[str, Any]) -> list[str]:
     for outcome in answer["checks"]:
         mark, style = _MARKS.get(outcome["status"], ("?", "yellow"))
         note = "" if outcome["status"] in ("passed", "failed") else f" ({outcome['status']})"
-        seconds = paint(duration(outcome["seconds"]), "dim")
-        lines.append(f"{paint(mark, style)} {printable(outcome['title'])}{note}  {seconds}")
+        if outcome["seconds"]:
+            note += paint(f"  {duration(outcome['seconds'])}", "dim")
+        lines.append(f"{paint(mark, style)} {printable(outcome['title'])}{note}")
         if outcome["message"]:
             lines.append(f"    {printable(outcome['message'])}")
     passed = sum(outcome["status"] == "passed" for outcome in answer["checks"])

@@ -22,7 +22,7 @@ def introduce(info: Mapping[str, Any], escape: int | None) -> None:
     if info.get("title"):
         say(paint(printable(str(info["title"])), "bold"))
     if info.get("goal"):
-        say(printable(str(info["goal"])))
+        say(prose(str(info["goal"])))
     if escape is not None:
         say(paint(f"{key_name(escape)} opens the menu: check, hint, story, detach, quit", "dim"))
 

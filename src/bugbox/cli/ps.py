@@ -46,6 +46,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _age(started: Any) -> str:
-    if isinstance(started, (int, float)):
-        return duration(max(0, round(time.time() - started)))
-    return str(started or "-")
+    from calendar import timegm  # with datetime and locale: only for a table with rows
+
+    try:
+        begun = timegm(time.strptime(str(started), "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        return str(started or "-")
+    return duration(max(0, round(time.time() - begun)))

@@ -15,6 +15,7 @@ import re
 import select
 import signal
 import termios
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ from bugbox.keeper.stream import KeeperGone, Stream, error_of, exit_code, write_
 __all__ = ["Action", "End", "Hooks", "escape_key", "key_name", "live"]
 
 _CHUNK = 1 << 16
+#: Seconds that a guest on a busy host needs to notice a new size.
+_REPAINT = 0.3
 #: One key as a terminal sends it: an arrow is several bytes.
 _KEY = re.compile(rb"\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1bO.|.", re.DOTALL)
 #: What an action says: "" go on, "leave" end the terminal.
@@ -91,7 +94,8 @@ class _Live:
         self._modes = Modes()
         self._escape = escape
         self._pattern = _escape_pattern(escape)
-        self._column = False
+        #: When the size that `_repaint` changed is to be put right.
+        self._right_size_at = 0.0
 
     def run(self) -> End:
         while True:
@@ -118,11 +122,23 @@ class _Live:
         if not self._link.pending:
             wanted.append(self._tty)
         writes = [self._link] if self._link.pending else []
-        timeout = 0 if self._link.ready else None
-        readable, writable, _ = select.select(wanted, writes, [], timeout)
+        readable, writable, _ = select.select(wanted, writes, [], self._patience())
         if writable:
             self._link.flush()
         return readable
+
+    def _patience(self) -> float | None:
+        """How long to wait for something to happen; put the size right when that is due."""
+        if self._link.ready:
+            return 0
+        if not self._right_size_at:
+            return None
+        left = self._right_size_at - time.monotonic()
+        if left > 0:
+            return left
+        self._right_size_at = 0.0
+        self._link.resize(*size(self._tty))
+        return None
 
     def _signalled(self) -> End | None:
         came = self._signals.take()
@@ -238,10 +254,14 @@ class _Live:
         write_all(self._out, self._place() + f"\x1b[0;2m[{text}]\x1b[0m\x1b[K\r\n".encode())
 
     def _repaint(self) -> None:
-        """Make whoever draws in the guest draw again: shells and editors do on a new size."""
+        """Make whoever draws in the guest draw again, as shells and editors do on a new size.
+
+        The wrong size has to last until they have looked: readline does nothing when it finds
+        the size it knows.
+        """
         rows, columns = size(self._tty)
         self._link.resize(rows, max(1, columns - 1))
-        self._link.resize(rows, columns)
+        self._right_size_at = time.monotonic() + _REPAINT
 
 
 def _escape_pattern(escape: int | None) -> re.Pattern[bytes] | None:
