@@ -9,6 +9,7 @@ from typing import Any
 
 from bugbox.cli.ask import ask
 from bugbox.cli.out import complain, duration, paint, printable, prose, say
+from bugbox.cli.reset import afresh
 from bugbox.errors import BugboxError
 
 __all__ = ["after_play", "choose", "offer_to_go_on", "solved_screen"]
@@ -47,7 +48,7 @@ def offer_to_go_on(puzzle: str) -> str | None:
     if wish == "n":
         return None
     if wish == "r":
-        ask("reset", {"id": id})
+        afresh(id)
     elif row["state"] not in ("ready", "rebooting", "booting"):
         ask("resume", {"id": id})
     return id
@@ -102,7 +103,7 @@ def _what_becomes_of_it(id: str) -> bool:
         ask("stop", {"ids": [id]})
         say(f"{id} is thrown away.")
     elif wish == "r":
-        ask("reset", {"id": id})
+        afresh(id)
         say(f"{id} is as at the start.")
     if wish != "t":
         complain(f"`bugbox play` or `bugbox shell {id}` goes back, `bugbox stop {id}` ends it")

@@ -74,6 +74,9 @@ def live(
         session = _Live(link, hooks, escape, tty, out, raw, signals)
         try:
             return session.run()
+        except BaseException:
+            session.new_line()
+            raise
         finally:
             session.leave()
 
@@ -111,11 +114,14 @@ class _Live:
                 return end
 
     def leave(self) -> None:
-        undo = self._modes.undo()
-        try:
-            write_all(self._out, undo)
-        except OSError:
-            return  # the terminal is gone
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            write_all(self._out, self._modes.undo())
+
+    def new_line(self) -> None:
+        """Whatever the guest was in the middle of, what comes now starts at the left."""
+        self.leave()
+        with contextlib.suppress(OSError):
+            write_all(self._out, b"\r\n")
 
     def _wait(self) -> list[Any]:
         wanted: list[Any] = [self._signals, self._link]
