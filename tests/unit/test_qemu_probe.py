@@ -68,9 +68,7 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     real = os.access
-    monkeypatch.setattr(
-        probe_module.os, "access", lambda path, mode: path == "/dev/kvm" or real(path, mode)
-    )
+    monkeypatch.setattr(os, "access", lambda path, mode: path == "/dev/kvm" or real(path, mode))
     return Host(tmp_path)
 
 
@@ -113,7 +111,7 @@ def test_a_qemu_that_hangs_is_ended(host: Host) -> None:
 
 
 def test_without_the_device_nothing_is_started(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_module.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert host.ask() is None and host.boots == 0
 
 
