@@ -3,7 +3,7 @@
 
 ask() { nc -w 2 127.0.0.1 7070 </dev/null 2>/dev/null; }
 
-for try in 1 2 3 4 5; do
+for _ in 1 2 3 4 5; do
     line=$(ask)
     case $line in
     *state=ok*) exit 0 ;;
