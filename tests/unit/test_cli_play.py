@@ -193,6 +193,7 @@ def demo_world(
     keeper.verbs |= {
         "start": started,
         "exec": exec,
+        "terminal": exec,
         "check": lambda talk, _: talk.result(answers.pop(0)),
         "stop": lambda talk, _: talk.result({"stopped": [ROW["id"]]}),
     }

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a command in a machine and keep what it printed, both streams in the order they came."""
+"""Run a command in a machine, on a terminal or not, and keep what it printed."""
 
 from __future__ import annotations
 
 import json
 import select
 import time
+from typing import Any
 
 from bugbox.errors import GuestError
 from bugbox.keeper import protocol
@@ -18,12 +19,19 @@ __all__ = ["capture"]
 _LIMIT = 1 << 20
 
 
-def capture(id: str, argv: list[str], *, timeout: float) -> tuple[int, str]:
-    """Return the status and the output, as the learner; GuestError when time runs out."""
+def capture(id: str, argv: list[str], *, timeout: float, terminal: bool = False) -> tuple[int, str]:
+    """Return the status and the output, as the learner; GuestError when time runs out.
+
+    On a terminal programs print what people see: no progress meter, lines one after the other.
+    """
     output = bytearray()
     deadline = time.monotonic() + timeout
-    with stream(Home(), "exec", {"id": id, "argv": argv}) as link:
-        link.stdin(b"")
+    args: dict[str, Any] = {"id": id, "argv": argv}
+    if terminal:
+        args.update({"rows": 50, "cols": 100, "term": "dumb"})
+    with stream(Home(), "terminal" if terminal else "exec", args) as link:
+        if not terminal:
+            link.stdin(b"")
         while True:
             left = deadline - time.monotonic()
             if left <= 0:

@@ -7,6 +7,7 @@ solution, a check that passes, and the machine is gone. Any step that is not so 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -65,6 +66,7 @@ class _Teller:
     def text(self, text: str) -> None:
         if not self._quiet:
             say(text)
+            sys.stdout.flush()  # people watch it happen, also through a pipe
 
 
 def _story(puzzle: Puzzle, id: str, answer: dict[str, Any], tell: _Teller) -> dict[str, Any]:
@@ -74,7 +76,8 @@ def _story(puzzle: Puzzle, id: str, answer: dict[str, Any], tell: _Teller) -> di
     user = puzzle.manifest.user.name
     for command in shown_commands(puzzle.description):
         tell.text(f"{paint(f'{user}$', 'cyan')} {printable(command)}")
-        _, output = capture(id, ["/bin/bash", "-lc", command], timeout=_COMMAND_TIMEOUT)
+        argv = ["/bin/bash", "-lc", command]
+        _, output = capture(id, argv, timeout=_COMMAND_TIMEOUT, terminal=True)
         tell.text(printable(output).rstrip("\n"))
     tell.head("Is it fixed?")
     before = ask("check", {"id": id})
