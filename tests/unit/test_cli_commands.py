@@ -259,7 +259,9 @@ def test_the_users_mistake_is_2_with_the_nearest_right_thing(
 def test_list_marks_what_is_solved(home: Home) -> None:
     home.prepare()
     line = {"event": "solved", "puzzle": "read-me"}
-    home.progress.write_text('{"event":"sol\n' + json.dumps(line) + "\n[]\n")
+    given_up = {"event": "solved", "puzzle": "deleted-but-open", "gave_up": True}
+    lines = ['{"event":"sol', json.dumps(line), "[]", json.dumps(given_up), ""]
+    home.progress.write_text("\n".join(lines))
     shown = {row["name"]: row["solved"] for row in json.loads(bugbox("list", "--json").stdout)}
     assert shown["read-me"] is True and not all(shown.values())
     marked = [line for line in bugbox("list").stdout.decode().splitlines() if "✓" in line]

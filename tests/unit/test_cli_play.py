@@ -194,6 +194,7 @@ def demo_world(
         "start": started,
         "exec": exec,
         "terminal": exec,
+        "solution": lambda talk, _: talk.result({}),
         "check": lambda talk, _: talk.result(answers.pop(0)),
         "stop": lambda talk, _: talk.result({"stopped": [ROW["id"]]}),
     }
@@ -216,6 +217,8 @@ def test_the_demo_tells_the_whole_story(keeper: FakeKeeper) -> None:
     assert ran[0][:2] == ("/bin/bash", "-lc") and "letter.txt" in ran[0][2]
     assert ran[-1][:2] == ("/bin/sh", "-c") and "setfacl" in ran[-1][2]
     assert keeper.asked[-1] == ("stop", {"ids": ["read-me-3f9k"]})
+    # Looking on is not solving.
+    assert ("solution", {"id": "read-me-3f9k", "give_up": True}) in keeper.asked
 
 
 @pytest.mark.parametrize(

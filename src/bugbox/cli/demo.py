@@ -87,6 +87,8 @@ def _story(puzzle: Puzzle, id: str, answer: dict[str, Any], tell: _Teller) -> di
     if not refused:
         complain("the untouched machine should have failed a check, with a sentence")
     assert puzzle.solve is not None
+    # Whoever looks on has not solved it: it goes down as given up.
+    ask("solution", {"id": id, "give_up": True})
     tell.head("The solution")
     tell.text(printable(puzzle.solve.text).rstrip("\n"))
     status, output = capture(id, _argv(puzzle.solve), timeout=_SOLVE_TIMEOUT)

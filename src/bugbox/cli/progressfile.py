@@ -11,7 +11,10 @@ __all__ = ["solved_puzzles"]
 
 
 def solved_puzzles(home: Home) -> frozenset[str]:
-    """Return the names of the puzzles that were ever solved; a damaged line is passed over."""
+    """Return the names of the puzzles that were solved without giving up first.
+
+    A damaged line is passed over.
+    """
     try:
         text = home.progress.read_text(errors="replace")
     except FileNotFoundError:
@@ -22,6 +25,8 @@ def solved_puzzles(home: Home) -> frozenset[str]:
             told = json.loads(line)
         except ValueError:
             continue
-        if isinstance(told, dict) and told.get("event") == "solved":
+        if not isinstance(told, dict) or told.get("gave_up"):
+            continue
+        if told.get("event") == "solved":
             found.add(str(told.get("puzzle")))
     return frozenset(found)
