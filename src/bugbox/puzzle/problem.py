@@ -61,7 +61,9 @@ def key_path(loc: Loc) -> str:
 def shown_path(file: Path) -> str:
     """Return the path as seen from where we stand, when it is below; else in full."""
     try:
-        return os.fspath(file.relative_to(Path.cwd()))
+        here = Path.cwd()
+        # The keeper stands in "/", and everything is below that.
+        return os.fspath(file if here == Path("/") else file.relative_to(here))
     except (ValueError, OSError):
         return os.fspath(file)
 
