@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from bugbox.cli import prepare
@@ -21,21 +22,21 @@ def build(*names: str, json: bool = False) -> int:
     """
     told: list[dict[str, Any]] = []
     for name in names or (None,):
-        parts = prepare.ensure(puzzle_ref(name))
-        layer = parts.layer
+        ref = puzzle_ref(name)
+        layer = prepare.ensure(ref).layer
         assert layer is not None
+        puzzle, size = Path(ref).name, layer.tar.stat().st_size
         told.append(
             {
-                "puzzle": name or ".",
+                "puzzle": puzzle,
                 "layer": layer.key,
                 "folder": str(layer.folder),
-                "size_bytes": layer.size_bytes,
+                "tar_bytes": size,
+                "disk_bytes": layer.disk.stat().st_blocks * 512,
             }
         )
         if not json:
-            say(
-                f"{name or 'puzzle'} is built: layer {layer.key[:12]}, {layer.size_bytes >> 10} KiB"
-            )
+            say(f"{puzzle} is built: layer {layer.key[:12]}, {max(1, size >> 10)} KiB packed")
     if json:
         document(told)
     return 0
