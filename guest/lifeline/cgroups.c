@@ -16,7 +16,7 @@
 #define SLICE "bugbox.slice"
 
 /* Many more than a check or a person needs, many fewer than the kernel has. */
-static const char pids_limit[] = "2048";
+static const char pids_limit[] = "500";
 
 static void limit(const char *folder)
 {

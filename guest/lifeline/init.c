@@ -13,6 +13,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -131,7 +132,7 @@ static bool copy(const char *from, int folder, const char *name, unsigned int mo
  */
 static void make_home(void)
 {
-    check(mount_on("tmpfs", HOME, MS_NOSUID | MS_NODEV, "mode=0755,size=16m"), "mount /run/bugbox");
+    check(mount_on("tmpfs", HOME, MS_NOSUID, "mode=0755,size=16m"), "mount /run/bugbox");
     int home = open(HOME, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     check(home >= 0, "open /run/bugbox");
     check(mkdirat(home, "bin", 0755) == 0 && mkdirat(home, "tools", 0755) == 0 &&
@@ -141,6 +142,7 @@ static void make_home(void)
     check(copy("/tools/busybox", home, "tools/busybox", 0755), "copy the tools");
     if (access("/client/bugbox", F_OK) == 0)
         check(copy("/client/bugbox", home, "bin/bugbox", 0755), "copy the client");
+    check(mknodat(home, "null", S_IFCHR | 0666, makedev(1, 3)) == 0, "make a null device");
     int lock = openat(home, "lock", O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
     check(lock >= 0, "make the lock");
     close(lock);

@@ -63,8 +63,7 @@ bool mount_on(const char *type, const char *path, unsigned long flags, const cha
 
 bool mount_make_read_only(const char *path)
 {
-    return mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV,
-                 NULL) == 0;
+    return mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID, NULL) == 0;
 }
 
 bool copy_file(int from, int folder, const char *name, unsigned int mode)

@@ -18,7 +18,8 @@
 /*
  * '@' in front of the path: the next word is argv[0], and as that begins with '@' too, systemd's
  * last killing spree spares a twin that has become the agent. No start limit: somebody may well
- * kill everything ten times. SIGKILL, as the agent ignores what `kill -1` would send.
+ * kill everything ten times. SIGKILL, as the agent ignores what `kill -1` would send. Its standard
+ * streams are a node of our own: after `rm -rf /` there is no /dev/null to open.
  */
 static const char unit[] =
     "[Unit]\n"
@@ -41,9 +42,9 @@ static const char unit[] =
     "OOMScoreAdjust=-1000\n"
     "TasksMax=infinity\n"
     "LimitNOFILE=524288\n"
-    "StandardInput=null\n"
-    "StandardOutput=null\n"
-    "StandardError=null\n";
+    "StandardInput=file:/run/bugbox/null\n"
+    "StandardOutput=file:/run/bugbox/null\n"
+    "StandardError=file:/run/bugbox/null\n";
 
 bool revive_write_unit(int run)
 {

@@ -300,3 +300,14 @@ def test_fifty_rounds_leave_the_host_as_it_was(bugbox: Bugbox) -> None:
         bugbox("stop", id, "--yes")
     assert counts() == before
     assert json.loads(bugbox("ps", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("name", ["remove-everything", "forbid-everything"])
+def test_a_wreck_whose_lifeline_is_killed_too(bugbox: Bugbox, machine: str, name: str) -> None:
+    any_status = tuple(range(256))
+    bugbox("shell", machine, "--root", "--", "sh", "-c", WRECKS[name], ok=any_status)
+    answers_within(bugbox, machine, 5)
+    # The guest's own shell may be gone; the rescue shell's builtin does it as well.
+    bugbox("shell", machine, "--rescue", "--", "kill", "-9", "-1", ok=any_status)
+    answers_within(bugbox, machine, 30)
+    assert verdict(bugbox, machine)["solved"] is not True
