@@ -351,9 +351,11 @@ def test_a_lost_monitor_of_a_living_qemu_is_taken_up_again(tmp_path: Path) -> No
         await up(machine)
         assert double._monitor is not None
         double._monitor.close()
-        await _soon(lambda: double.commands.count("qmp_capabilities") == 2)
-        assert machine.state is State.READY
+        assert await _soon(lambda: not machine._monitor.connected)
+        # At once: a command waits for the new connection.
         await machine.pause()
+        assert double.commands.count("qmp_capabilities") == 2
+        assert machine.state is State.PAUSED
 
     on_double(tmp_path, test)
 

@@ -76,6 +76,8 @@ class QemuMachine:
         self._block_error = ""
         self._boot: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Runs while a lost monitor is found dead or taken up again.
+        self._finding: asyncio.Task[None] | None = None
         self._released = False
 
     # What it is.
@@ -122,7 +124,7 @@ class QemuMachine:
         """Stop the virtual CPUs."""
         advance(self._state, State.PAUSED)
         self._block_error = ""
-        await self._monitor.execute("stop")
+        await self._command("stop")
         if self._state is State.STALLED:
             raise StateError(f"it stands still already: {self._reason}")
         self.lifeline.paused = True
@@ -137,7 +139,7 @@ class QemuMachine:
         self._set(self._before_stall if before is State.STALLED else State.READY)
         self.lifeline.paused = False
         try:
-            await self._monitor.execute("cont")
+            await self._command("cont")
         except BugboxError as error:
             self.lifeline.paused = True
             if before in TABLE[self._state]:
@@ -158,7 +160,7 @@ class QemuMachine:
             target = State.REBOOTING if self._state is State.READY else State.BOOTING
             self._set(State.REBOOTING if self._state is State.BOOTING else target)
         await self._reset()
-        await self._monitor.execute("cont")
+        await self._command("cont")
 
     async def stop(self, grace: float = 5.0) -> None:
         """End it: ask the guest, then QEMU, then kill. Its process is gone afterwards."""
@@ -206,7 +208,7 @@ class QemuMachine:
         """Let a machine run that QEMU has just made, and follow its boot."""
         self.console.mark(f"boot of {self.spec.id}")
         self._begin_boot(retry=True)
-        await self._monitor.execute("cont")
+        await self._command("cont")
 
     async def take_up(self, status: str, patience: float) -> None:
         """Make what it can of a machine that ran on without us."""
@@ -274,13 +276,13 @@ class QemuMachine:
         self.console.mark("silent; started again")
         # This task is the boot that ends here: the RESET event begins the next.
         self._boot = None
-        await self._monitor.execute("system_reset")
+        await self._command("system_reset")
 
     async def _reset(self) -> None:
         """Reset, and return once it is done; the event has begun to follow the new boot."""
         self._greeted = False
         before = self._resets
-        await self._monitor.execute("system_reset")
+        await self._command("system_reset")
         try:
             async with asyncio.timeout(10.0 * self._factor):
                 while self._resets == before:
@@ -297,7 +299,7 @@ class QemuMachine:
         self._set(State.FAILED, message)
         self.lifeline.paused = True
         with contextlib.suppress(GuestError):
-            await self._monitor.execute("stop")
+            await self._command("stop")
         await self.lifeline.aclose()
 
     # What we are told.
@@ -353,7 +355,7 @@ class QemuMachine:
 
     def _on_lost(self) -> None:
         if not self._released and self._state not in _OVER:
-            self._spawn(self._find_out())
+            self._finding = self._spawn(self._find_out())
 
     async def _find_out(self) -> None:
         """The monitor's connection ended: QEMU is dead, or only the connection is."""
@@ -375,6 +377,13 @@ class QemuMachine:
         self._wake()
 
     # Small things.
+
+    async def _command(self, command: str) -> None:
+        """Say it to QEMU, once a connection that was just lost is known dead or is back."""
+        await self._monitor.settled()
+        if self._finding is not None and not self._finding.done():
+            await asyncio.wait([self._finding])
+        await self._monitor.execute(command)
 
     def _new_monitor(self) -> Monitor:
         return Monitor(

@@ -54,6 +54,16 @@ class Monitor:
         self._client.register_listener(_Tap(on_event))
         self._watch: asyncio.Task[None] | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether the library takes a command now."""
+        return self._client.runstate is Runstate.RUNNING
+
+    async def settled(self) -> None:
+        """Wait until a connection that is ending has been told of to `on_lost`."""
+        if self._watch is not None and not self.connected:
+            await asyncio.wait([self._watch])
+
     async def connect(self) -> None:
         """Connect and agree on capabilities; MachineLost when that does not work in time."""
         await self._limited("a greeting", self._client.connect(str(self.path)))
