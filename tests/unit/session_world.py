@@ -50,6 +50,7 @@ FILES = {
     "debrief.md": "It was not there.\n",
     "boot.sh": '#!/bin/sh\necho boot >> "$FAKE_ROOT/log"\n',
     "break.sh": '#!/bin/sh\necho break >> "$FAKE_ROOT/log"\n',
+    "session.sh": '#!/bin/sh\necho session >> "$FAKE_ROOT/log"\n',
     "ready.sh": '#!/bin/sh\necho ready >> "$FAKE_ROOT/log"\n',
 }
 

@@ -354,7 +354,7 @@ def test_a_reboot_keeps_the_terminal(made: World, keepers: Keepers, id: str) -> 
         keepers.kill()
         until(link, b"<the keeper was restarted>")
         assert link.terminal == new
-    assert made.log(id) == ["boot", "break", "ready", "boot"]
+    assert made.log(id) == ["boot", "break", "session", "ready", "boot"]
 
 
 def test_poweroff_ends_the_terminal_and_resume_boots(

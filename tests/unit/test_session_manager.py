@@ -272,7 +272,7 @@ def test_reset_gives_a_fresh_machine_under_the_same_id(made: World) -> None:
             answer = await manager.answer("reset", {})
         assert (answer["id"], answer["state"]) == (id, "ready")
         assert session.record.pid != pid
-        assert made.log(id) == ["boot", "break", "ready"] * 2
+        assert made.log(id) == ["boot", "break", "session", "ready"] * 2
         assert session.summary()["solved"] is False
         assert len(made.processes()) == 1
 
@@ -307,7 +307,7 @@ def test_a_keeper_that_dies_in_a_reset(made: World) -> None:
         assert row["state"] == "failed"
         assert made.processes() == []
         assert (await manager.answer("resume", {}))["state"] == "ready"
-        assert made.log(row["id"]) == ["boot", "break", "ready"] * 2
+        assert made.log(row["id"]) == ["boot", "break", "session", "ready"] * 2
 
     managed(made, first)
     managed(made, second)
@@ -320,7 +320,7 @@ def test_a_reboot_runs_boot_and_nothing_else(made: World) -> None:
         signal_vmm(session, signal.SIGUSR1)
         await until_state(session, "rebooting")
         await until_state(session, "ready")
-        assert made.log(id) == ["boot", "break", "ready", "boot"]
+        assert made.log(id) == ["boot", "break", "session", "ready", "boot"]
         assert (await manager.answer("check", {}))["solved"] is False
 
     managed(made, work)

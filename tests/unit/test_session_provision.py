@@ -47,7 +47,7 @@ STEPS: tuple[tuple[Any, str], ...] = (
 
 
 #: How many of them a start takes.
-_STEPS_TAKEN = 23
+_STEPS_TAKEN = 24
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_session_is_handed_over(made: World) -> None:
     assert found.process is not None and found.process.alive
     assert next(iter(found.timings_ms)) == "total"
     assert sum(list(found.timings_ms.values())[1:]) <= found.timings_ms["total"] + 10
-    assert made.log(id) == ["boot", "break", "ready"]
+    assert made.log(id) == ["boot", "break", "session", "ready"]
 
 
 def test_every_step_that_refuses_gives_all_back(
@@ -172,6 +172,7 @@ def test_no_room_for_the_disk(made: World, monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("boot.sh", "echo so; echo sad >&2; exit 3", "boot.sh ended with status 3"),
         ("break.sh", "echo so; echo sad >&2; exit 4", "break.sh ended with status 4"),
+        ("session.sh", "echo so; echo sad >&2; exit 5", "session.sh ended with status 5"),
         ("ready.sh", "echo so; echo sad >&2; exit 127", "ready.sh ended with status 127"),
     ],
 )
@@ -190,9 +191,9 @@ def test_a_failed_script_says_what_came_out(
 def test_ready_is_asked_again_until_time_is_up(made: World) -> None:
     made.write(
         "ready.sh",
-        '#!/bin/sh\necho ready >> "$FAKE_ROOT/log"\n[ $(wc -l < "$FAKE_ROOT/log") -gt 4 ]\n',
+        '#!/bin/sh\necho ready >> "$FAKE_ROOT/log"\n[ $(wc -l < "$FAKE_ROOT/log") -gt 5 ]\n',
     )
-    assert made.log(start(made)) == ["boot", "break", "ready", "ready", "ready"]
+    assert made.log(start(made)) == ["boot", "break", "session", "ready", "ready", "ready"]
     made.write("ready.sh", "#!/bin/sh\necho never; exit 1\n")
     with pytest.raises(BootFailed, match="not broken as told") as caught:
         start(made, boot_timeout=0.5)

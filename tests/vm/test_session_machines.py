@@ -44,6 +44,7 @@ hints:
     "solve.sh": "#!/bin/sh\nsudo touch /made\nsudo chown learner /made\n",
     "boot.sh": "#!/bin/sh\necho boot >> /run/tiny\nsleep 1000 &\n",
     "break.sh": "#!/bin/sh\necho break >> /run/tiny\nsleep 2000 &\n",
+    "session.sh": "#!/bin/sh\nid -un >> /etc/tiny-session\necho session >> /run/tiny\n",
     "ready.sh": "#!/bin/sh\ngrep -q break /run/tiny\n",
 }
 
@@ -113,7 +114,8 @@ def test_a_life(bugbox: Bugbox, tiny: Path) -> None:
     assert answer["degraded"] == []
     report = request(home, "check")
     assert [check["message"] for check in report["checks"]] == ["No file yet.", "Not yours."]
-    assert sh(home, id, "cat /run/tiny; pgrep -c sleep", root=True) == (0, "boot\nbreak\n2\n")
+    looked = sh(home, id, "cat /run/tiny; pgrep -c sleep", root=True)
+    assert looked == (0, "boot\nbreak\nsession\n2\n")
 
     with sit_down(home, id) as link:
         link.stdin(b"KEPT=yes; loginctl --no-legend | wc -l; echo seen-$((1+1))\n")
@@ -148,9 +150,11 @@ def test_a_life(bugbox: Bugbox, tiny: Path) -> None:
         request(home, "check")
     assert request(home, "resume")["state"] == "ready"
     assert request(home, "check")["solved"] is True
+    assert sh(home, id, "cat /run/tiny /etc/tiny-session", root=True) == (0, "boot\nroot\n")
     assert request(home, "reset")["id"] == id
     assert request(home, "check")["solved"] is False
-    assert sh(home, id, "cat /run/tiny", root=True) == (0, "boot\nbreak\n")
+    again = sh(home, id, "cat /run/tiny /etc/tiny-session", root=True)
+    assert again == (0, "boot\nbreak\nsession\nroot\n")
     assert request(home, "stop", {"ids": [id]}) == {"stopped": [id]}
 
 

@@ -43,6 +43,11 @@ class Plan:
         return self.puzzle.break_ if self.puzzle else None
 
     @property
+    def session(self) -> Script | None:
+        """Runs once in each session: what only this learner's machine has."""
+        return self.puzzle.session if self.puzzle else None
+
+    @property
     def ready(self) -> Script | None:
         """Says whether the untouched machine is broken as told."""
         return self.puzzle.ready if self.puzzle else None

@@ -131,12 +131,11 @@ async def make_ready(
         await machine.lifeline.guest_client(False)
     with watch.stage("systemd"), step("Start services"):
         degraded = await wait_for_systemd(boot)
+    scripts = [plan.boot, plan.break_, plan.session] if new else [plan.boot]
     with watch.stage("scripts"):
-        if plan.boot:
-            await run_script(boot, plan.boot)
-        if plan.break_ and new:
-            await run_script(boot, plan.break_)
-        if plan.boot or (plan.break_ and new):
+        for script in filter(None, scripts):
+            await run_script(boot, script)
+        if any(scripts):
             degraded = await wait_for_systemd(boot)
     if degraded and plan.puzzle is None:
         raise boot.failed(f"units failed: {', '.join(degraded)}")

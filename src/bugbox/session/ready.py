@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """When is a machine ready? When a person could work in it, and it is broken as told.
 
-    systemd has started everything   -> boot.sh, and break.sh on a new machine
+    systemd has started everything   -> boot.sh; on a new machine break.sh and session.sh
     ready.sh says 0                  -> a real login of the learner answers a typed command
 
 Each step that fails says what it ran, what came out, and what the console said last.
@@ -85,7 +85,7 @@ async def _failed_units(boot: Boot) -> tuple[str, ...]:
 
 
 async def run_script(boot: Boot, script: Script, *, user: str = "root") -> None:
-    """Run boot.sh or break.sh; what it leaves running lives in a unit of its own."""
+    """Run boot.sh, break.sh or session.sh; what it leaves running lives in a unit of its own."""
     result = await _script(boot, script, user=user, flags=("unit",))
     if result.timed_out:
         raise boot.failed(f"{script.name} did not end in time", _output(result))
