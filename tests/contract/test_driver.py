@@ -121,7 +121,11 @@ def test_another_process_may_adopt_it(bed: Bed) -> None:
 
 def test_what_is_gone_cannot_be_adopted(bed: Bed) -> None:
     async def test(machine: Machine, states: list[State]) -> None:
-        await machine.stop(0)
+        with machine.console.follow() as console:
+            await machine.stop(0)
+            async with asyncio.timeout(30):
+                while await console.receive() is not None:
+                    pass
         with pytest.raises(MachineLost):
             await bed.driver.adopt(bed.spec, machine.process)
 

@@ -15,6 +15,7 @@ import anyio
 import pytest
 from session_world import World, eventually, run, world
 
+from bugbox.config import Settings
 from bugbox.errors import BootFailed, BugboxError, OutOfResources
 from bugbox.machine import fake
 from bugbox.machine.lifeline.shell import Lifeline
@@ -27,11 +28,12 @@ from bugbox.session.provision import provision
 from bugbox.session.reaper import collect, give_back
 from bugbox.session.record import Phase, load
 from bugbox.session.stopwatch import Stopwatch
+from bugbox.session.vmm_user import own_uid
 
 #: Everything that the main path takes or waits for, in no special order.
 STEPS: tuple[tuple[Any, str], ...] = (
     (path, "_spec"),
-    (path, "_make_socket_folder"),
+    (path, "make_socket_folder"),
     (path, "_make_disk"),
     (path, "wait_for_systemd"),
     (path, "run_script"),
@@ -267,11 +269,12 @@ def test_systemd_is_asked_until_it_answers(made: World, monkeypatch: pytest.Monk
 def test_two_sessions_have_users_of_their_own(made: World) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root gives a machine another user")
-    first, second = (path._own_uid(made.host, id) for id in ("tiny-aaaa", "tiny-aaaa"))
-    assert first == second is None
-    object.__setattr__(made, "settings", type(made.settings)(uid_base=1_900_000_000))
-    ledger = record.claim(made.home, "tiny", spec={"uid": path._own_uid(made.host, "tiny-aaaa")})
-    assert path._own_uid(made.host, "tiny-aaaa") == ledger.record.spec["uid"] + 1
+    assert own_uid(made.home, made.settings, "tiny-aaaa") is None  # these settings stay root
+    settings = Settings(uid_base=1_900_000_000)
+    first = own_uid(made.home, settings, "tiny-aaaa")
+    assert first is not None
+    ledger = record.claim(made.home, "tiny", spec={"uid": first})
+    assert own_uid(made.home, settings, "tiny-aaaa") == first + 1
     give_back(ledger)
 
 

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import ParamSpec, TypeVar
 
 import anyio
 from anyio import to_thread
 
-__all__ = ["held", "in_thread"]
+__all__ = ["held", "in_thread", "shielded"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -35,3 +35,9 @@ async def held(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
     else:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(lambda: manager.__exit__(None, None, None))
+
+
+async def shielded(undo: Callable[[], Awaitable[None]]) -> None:
+    """Take something back even while we are being cancelled; `undo` must have an end by itself."""
+    with anyio.CancelScope(shield=True):
+        await undo()

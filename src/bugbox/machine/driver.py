@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bugbox.host.proc import Process
+from bugbox.machine.console import Console
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import State
@@ -33,6 +34,8 @@ class Machine(Protocol):
     spec: MachineSpec
     #: The VMM's process.
     process: Process
+    #: What the guest prints on its serial port; it goes on across reboots.
+    console: Console
 
     @property
     def state(self) -> State:

@@ -27,6 +27,7 @@ import anyio
 from bugbox.errors import BootFailed, GuestError, MachineLost, StateError
 from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process, spawn
+from bugbox.machine.console import Console
 from bugbox.machine.driver import Abilities
 from bugbox.machine.fake_guest import FakeGuest
 from bugbox.machine.lifeline.shell import Lifeline
@@ -60,6 +61,8 @@ class FakeMachine:
         self._state = state
         self._reason = ""
         self._lifeline = Lifeline(spec.runtime / "lifeline")
+        #: Never connected: the fake guest writes its log itself, and whoever follows is at the end.
+        self.console = Console(spec.runtime / "console", spec.root / "console.log")
         self._callbacks: list[Callable[[State], None]] = []
         self._writer: asyncio.StreamWriter | None = None
         self._listening: asyncio.Task[None] | None = None

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 import time
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
-
 from bugbox.config import Settings
 from bugbox.errors import MachineLost, OutOfResources
 from bugbox.events import step
-from bugbox.host.bridge import in_thread
+from bugbox.host.bridge import in_thread, shielded
 from bugbox.image.kernel import BuiltKernel
 from bugbox.machine.driver import Driver, Machine
 from bugbox.machine.spec import Drive, Kernel, MachineSpec
@@ -31,7 +27,8 @@ from bugbox.machine.state import State
 from bugbox.paths import Home
 from bugbox.session.description import to_json
 from bugbox.session.reaper import give_back
-from bugbox.session.record import Ledger, claim, load_all
+from bugbox.session.record import Ledger, claim
+from bugbox.session.vmm_user import make_socket_folder, own_uid
 from bugbox.storage.disk import create_empty
 
 __all__ = ["build_machine", "while_it_runs"]
@@ -62,11 +59,11 @@ async def build_machine(
             ledger = await in_thread(
                 claim, home, f"build-{name}", title=title, driver=driver.name, started=time.time()
             )
-            undo.push_async_callback(_shielded, lambda: in_thread(give_back, ledger))
+            undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
             spec = _spec(ledger, settings, kernel, initrd, base, disk)
             spec = await in_thread(_make_room, home, settings, ledger, spec, disk_bytes)
             machine = await driver.boot(spec, ledger.process_started)
-            undo.push_async_callback(_shielded, lambda: machine.stop(0.0))
+            undo.push_async_callback(shielded, lambda: machine.stop(0.0))
             await machine.wait_lifeline()
         yield machine
         await machine.stop()
@@ -129,29 +126,11 @@ def _make_room(
     home: Home, settings: Settings, ledger: Ledger, spec: MachineSpec, scratch_bytes: int
 ) -> MachineSpec:
     """Make the scratch disk and the folder for sockets, each written down before."""
-    uid = _own_uid(home, settings, ledger.record.id)
+    uid = own_uid(home, settings, ledger.record.id)
     spec = dataclasses.replace(spec, uid=uid)
     ledger.hold("sockets")
-    spec.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if uid is not None:
-        os.chown(spec.runtime, uid, uid)
+    make_socket_folder(spec.runtime, uid)
     ledger.hold("disk")
     create_empty(ledger.paths.disk, size_bytes=scratch_bytes)
     ledger.write(holds=(*ledger.record.holds, "vmm"), spec=to_json(spec))
     return spec
-
-
-def _own_uid(home: Home, settings: Settings, id: str) -> int | None:
-    """Pick a user for the VMM that no session's VMM has; None: we are not root."""
-    if os.geteuid() != 0 or settings.uid_base == 0:
-        return None
-    taken = {record.spec.get("uid") for record in load_all(home)}
-    start = zlib.crc32(id.encode()) & 0xFFFF
-    free = (settings.uid_base + (start + n) % 0x10000 for n in range(0x10000))
-    return next(uid for uid in free if uid not in taken)
-
-
-async def _shielded(undo: Callable[[], Awaitable[None]]) -> None:
-    """Take something back even while we are being cancelled; every such step is bounded."""
-    with anyio.CancelScope(shield=True):
-        await undo()

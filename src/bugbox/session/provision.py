@@ -9,30 +9,26 @@ whether that step raised, was cancelled, or died with the whole process.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-import zlib
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-import anyio
-
 from bugbox.config import Settings
 from bugbox.events import step
-from bugbox.host.bridge import in_thread
+from bugbox.host.bridge import in_thread, shielded
 from bugbox.machine.driver import Driver, Machine
 from bugbox.machine.spec import Drive, Kernel, MachineSpec
 from bugbox.machine.state import State
-from bugbox.paths import Home, SessionPaths
+from bugbox.paths import Home
 from bugbox.session.description import from_json, to_json
 from bugbox.session.logs import console_tail
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
 from bugbox.session.ready import Boot, log_in, run_script, wait_for_ready_script, wait_for_systemd
 from bugbox.session.reaper import give_back
-from bugbox.session.record import Ledger, Phase, claim, load_all
+from bugbox.session.record import Ledger, Phase, claim
 from bugbox.session.stopwatch import Stopwatch
+from bugbox.session.vmm_user import make_socket_folder, own_uid
 from bugbox.storage.disk import check_free, create_overlay
 
 __all__ = ["Host", "boot_same_disk", "bring_up", "make_ready", "provision"]
@@ -65,9 +61,9 @@ async def provision(
             driver=host.driver.name,
             started=time.time(),
         )
-        undo.push_async_callback(_shielded, lambda: in_thread(give_back, ledger))
+        undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
         machine = await bring_up(ledger, plan, parts, host, watch)
-        undo.push_async_callback(_shielded, lambda: machine.stop(0.0))
+        undo.push_async_callback(shielded, lambda: machine.stop(0.0))
         await in_thread(ledger.write, phase=Phase.HANDED_OVER, timings_ms=watch.as_ms())
         undo.pop_all()
         return ledger, machine
@@ -82,14 +78,14 @@ async def bring_up(
         await in_thread(ledger.write, fresh=True, boots=0, state=str(State.BOOTING), reason="")
         with watch.stage("disk"), step("Disk"):
             await in_thread(ledger.hold, "sockets")
-            await in_thread(_make_socket_folder, ledger.paths, spec.uid)
+            await in_thread(make_socket_folder, spec.runtime, spec.uid)
             await in_thread(ledger.hold, "disk")
             await in_thread(_make_disk, spec, plan.disk_bytes)
         with watch.stage("vmm"), step("Boot"):
             await in_thread(ledger.hold, "vmm")
             await in_thread(ledger.write, spec=to_json(spec))
             machine = await host.driver.boot(spec, ledger.process_started)
-            undo.push_async_callback(_shielded, lambda: machine.stop(0.0))
+            undo.push_async_callback(shielded, lambda: machine.stop(0.0))
         await make_ready(machine, ledger, plan, host.settings, watch, new=True)
         undo.pop_all()
         return machine
@@ -99,10 +95,10 @@ async def boot_same_disk(ledger: Ledger, plan: Plan, host: Host, watch: Stopwatc
     """Boot a session again whose VMM is gone: same disk, same identity."""
     async with AsyncExitStack() as undo:
         spec = from_json(ledger.record.spec)
-        await in_thread(_make_socket_folder, ledger.paths, spec.uid)
+        await in_thread(make_socket_folder, spec.runtime, spec.uid)
         with watch.stage("vmm"), step("Boot"):
             machine = await host.driver.boot(spec, ledger.process_started)
-            undo.push_async_callback(_shielded, lambda: machine.stop(0.0))
+            undo.push_async_callback(shielded, lambda: machine.stop(0.0))
         new = ledger.record.fresh
         await make_ready(machine, ledger, plan, host.settings, watch, new=new)
         undo.pop_all()
@@ -173,25 +169,9 @@ def _spec(ledger: Ledger, plan: Plan, parts: Prepared, host: Host) -> MachineSpe
         mem_mib=plan.mem_mib,
         root=paths.root,
         runtime=paths.runtime,
-        uid=_own_uid(host, ledger.record.id),
+        uid=own_uid(host.home, host.settings, ledger.record.id),
         boot_timeout=plan.boot_timeout * host.settings.timeout_factor,
     )
-
-
-def _own_uid(host: Host, id: str) -> int | None:
-    """Pick a user for the VMM that no other session's VMM has; None: we are not root."""
-    if os.geteuid() != 0 or host.settings.uid_base == 0:
-        return None
-    taken = {record.spec.get("uid") for record in load_all(host.home)}
-    start = zlib.crc32(id.encode()) & 0xFFFF
-    free = (host.settings.uid_base + (start + n) % 0x10000 for n in range(0x10000))
-    return next(uid for uid in free if uid not in taken)
-
-
-def _make_socket_folder(paths: SessionPaths, uid: int | None) -> None:
-    paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if uid is not None:
-        os.chown(paths.runtime, uid, uid)
 
 
 def _make_disk(spec: MachineSpec, size_bytes: int) -> None:
@@ -205,9 +185,3 @@ def _make_disk(spec: MachineSpec, size_bytes: int) -> None:
         backing_format=root.backing.format,
         size_bytes=size_bytes,
     )
-
-
-async def _shielded(undo: Callable[[], Awaitable[None]]) -> None:
-    """Take something back even while we are being cancelled; every such step is bounded."""
-    with anyio.CancelScope(shield=True):
-        await undo()

@@ -16,7 +16,6 @@ import anyio
 
 from bugbox.errors import BugboxError, GuestError, MachineLost, StateError
 from bugbox.host.bridge import in_thread
-from bugbox.machine.console import Console
 from bugbox.machine.driver import Machine
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.state import State
@@ -135,10 +134,7 @@ class Session:
         if machine is None:
             raise StateError(f"{self.id} is {self.state}", hint=f"bugbox logs {self.id} --console")
         yield await in_thread(tail, self.ledger.paths.console, _CONSOLE_FIRST)
-        console: Console | None = getattr(machine, "console", None)
-        if console is None:
-            return
-        with console.follow() as follower:
+        with machine.console.follow() as follower:
             while (part := await follower.receive()) is not None:
                 yield part
 
