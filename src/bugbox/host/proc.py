@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 #: Debian package that brings each program, for the hint of MissingTool.
 PACKAGES = {
     "busybox": "busybox-static",
+    "dmsetup": "dmsetup",
     "docker": "docker.io",
     "mke2fs": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
