@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the recipes that come with bugbox, from `recipes/NAME` beside this module."""
+"""Read the recipes that come with bugbox, from `recipes/NAME` beside this module.
+
+A recipe may be another one and more: its folder then holds only what is added.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,7 +20,9 @@ __all__ = ["load", "names"]
 _RECIPES = DATA / "image" / "recipes"
 
 #: Debian's name for each release a recipe builds on, and the size of its filesystem.
-_SUITES = {"debian-12": ("bookworm", 1 << 30)}
+_SUITES = {"debian-12": ("bookworm", 1 << 30), "lab": ("bookworm", 3 << 30)}
+#: What a recipe adds to.
+_OVER = {"lab": "debian-12"}
 
 
 def names() -> list[str]:
@@ -32,6 +38,10 @@ def load(name: str) -> Recipe:
         raise NotFound(f"no base image is called {name!r}", hint=hint)
     folder = _RECIPES / name
     suite, size = _SUITES[name]
+    if name in _OVER:
+        below = load(_OVER[name])
+        added = parse_packages((folder / "packages").read_text())
+        return replace(below, name=name, size_bytes=size, packages=(*below.packages, *added))
     return Recipe(
         name=name,
         suite=suite,
