@@ -24,7 +24,8 @@ test-all:  ## test, and what takes too long for every day (the whole catalogue t
 	@tools/setup test
 	@BUGBOX_TEST_ALL=1 tools/test $(ARGS)
 
-bench: setup  ## the promises in numbers, each beside what you would use instead
+bench:  ## the promises in numbers, each beside what you would use instead (ARGS="cold --rounds 3")
+	@tools/setup bench
 	@.venv/bin/python -m bench $(ARGS)
 
 lint:  ## linters, types and import rules only

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import CATALOGUE, FACTOR, ROOT, Bugbox
 
 from bugbox.puzzle.definition import load
+from tests.conftest import CATALOGUE, FACTOR, ROOT, Bugbox
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import FACTOR, Bugbox
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import FACTOR, Bugbox
 
 pytestmark = pytest.mark.vm

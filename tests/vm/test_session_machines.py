@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import FACTOR, Bugbox
 
 from bugbox.config import load
 from bugbox.errors import BootFailed, StateError
@@ -22,6 +21,7 @@ from bugbox.keeper.client import KeeperGone, Terminal, relay, request, stream
 from bugbox.paths import Home
 from bugbox.puzzle.definition import load as load_puzzle
 from bugbox.session import prepare
+from tests.conftest import FACTOR, Bugbox
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run contestants in turn, so that a machine that slows down slows them all."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from bench.series import Series
+
+__all__ = ["Contestant", "Missing", "race"]
+
+
+class Missing(Exception):
+    """This contestant cannot run here; the message says what it lacks."""
+
+
+class Contestant(Protocol):
+    """Somebody who does the thing that is measured."""
+
+    name: str
+    title: str
+
+    def __enter__(self) -> Self:
+        """Set up, uncounted. Missing: it cannot run here."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give everything back."""
+
+    def once(self) -> dict[str, float]:
+        """Do it once; return values by measure, in milliseconds unless the measure says."""
+
+
+def race(contestants: Sequence[Contestant], rounds: int, *, warmup: int = 1) -> list[Series]:
+    """Return a series for each contestant and measure; a missing one has a note and no values."""
+    found: list[Series] = []
+    with contextlib.ExitStack() as stack:
+        running: list[tuple[Contestant, dict[str, Series]]] = []
+        for contestant in contestants:
+            _say(f"{contestant.title}: set-up")
+            try:
+                running.append((stack.enter_context(contestant), {}))
+            except Missing as missing:
+                _say(f"{contestant.title}: left out, {missing}")
+                found.append(Series(contestant.name, contestant.title, "ms", note=str(missing)))
+        for number in range(-warmup, rounds):
+            for contestant, series in running:
+                values = contestant.once()
+                if number < 0:
+                    continue
+                for measure, value in values.items():
+                    name = f"{contestant.name}.{measure}" if measure else contestant.name
+                    title = f"{contestant.title}, {measure}" if measure else contestant.title
+                    series.setdefault(measure, Series(name, title, "ms")).values.append(value)
+                shown = ", ".join(f"{k or 'all'} {v:.0f} ms" for k, v in values.items())
+                _say(f"{number + 1}/{rounds} {contestant.title}: {shown}")
+        for _, series in running:
+            found.extend(series.values())
+    return found
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
