@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_world import STORY, FakeKeeper, bugbox, home, keeper, report  # noqa: F401
+from cli_world import STORY, FakeKeeper, Typist, bugbox, home, keeper, report  # noqa: F401
 
+from bugbox.cli import prepare as cli_prepare
+from bugbox.cli import reset as cli_reset
+from bugbox.errors import NotBuilt
 from bugbox.paths import Home
 
 STARTED = {
@@ -146,6 +149,63 @@ def test_stop(keeper: FakeKeeper) -> None:
     assert json.loads(bugbox("stop", "a", "b", "--json").stdout) == {"stopped": ["a", "b"]}
     assert bugbox("stop", "--all").stdout == b"all stopped\n"
     assert bugbox("stop", "a", "--all").returncode == 2
+
+
+def test_stop_all_asks_on_a_terminal(keeper: FakeKeeper) -> None:
+    keeper.verbs["ps"] = lambda talk, _: talk.result([{"id": "a-2222"}, {"id": "b-3333"}])
+    keeper.verbs["stop"] = lambda talk, _: talk.result({"stopped": ["a-2222", "b-3333"]})
+    for answer, status in ((b"n\r", 1), (b"yes\r", 0)):
+        with Typist("stop", "--all") as person:
+            assert b"stop 2 sessions: a-2222, b-3333" in person.until(b"go on? [y/N] ")
+            person.type(answer)
+            assert (b"b-3333 stopped" in person.rest()) is (status == 0)
+            assert person.status == status
+
+
+def test_reset_asks_on_a_terminal_only(keeper: FakeKeeper) -> None:
+    keeper.verbs["debug"] = lambda talk, _: talk.result({"record": {"id": "read-me-3f9k"}})
+    keeper.verbs["reset"] = lambda talk, args: talk.result({"id": args["id"], "state": "ready"})
+    for answer, status in ((b"y\r", 0), (b"\r", 1), (b"\x04", 1)):
+        with Typist("reset", "read-me") as person:
+            question = person.until(b"go on? [y/N] ")
+            assert b"read-me-3f9k" in question and b"thrown away" in question
+            person.type(answer)
+            assert (b"is ready" in person.rest()) is (status == 0)
+            assert person.status == status
+    assert [verb for verb, _ in keeper.asked].count("reset") == 1
+    with Typist("reset", "read-me", "--yes") as person:
+        assert b"go on?" not in person.rest()
+        assert person.status == 0
+    assert bugbox("reset", "read-me", input=None).returncode == 0
+    assert json.loads(bugbox("reset", "read-me", "--json").stdout)["state"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("record", "built"),
+    [
+        ({"folder": "/puzzles/tiny", "puzzle": "tiny"}, ("/puzzles/tiny", None)),
+        ({"folder": "", "puzzle": "debian-12"}, (None, "debian-12")),
+    ],
+)
+def test_reset_builds_what_changed_since_the_start(
+    monkeypatch: pytest.MonkeyPatch, record: dict[str, str], built: tuple[Any, Any]
+) -> None:
+    done: list[Any] = []
+
+    def ask(verb: str, args: dict[str, Any]) -> dict[str, Any]:
+        done.append((verb, args["id"]))
+        if verb == "debug":
+            return {"record": {"id": "one-3f9k", **record}}
+        if ("built", built) not in done:
+            raise NotBuilt("not built yet")
+        return {"id": args["id"], "state": "ready"}
+
+    monkeypatch.setattr(cli_reset, "ask", ask)
+    monkeypatch.setattr(
+        cli_prepare, "ensure", lambda puzzle, image=None: done.append(("built", (puzzle, image)))
+    )
+    assert cli_reset.afresh(None)["state"] == "ready"
+    assert done == [("reset", None), ("debug", None), ("built", built), ("reset", "one-3f9k")]
 
 
 def test_hint(keeper: FakeKeeper) -> None:

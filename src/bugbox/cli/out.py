@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from bugbox.puzzle.text import printable
 
 __all__ = [
+    "agreed",
     "coloured",
     "complain",
     "document",
@@ -67,6 +68,14 @@ def document(value: Any) -> None:
 def _utf8(stream: TextIO) -> bool:
     # Lone surrogates cannot be written in UTF-8; the reader of a pipe gets plain ASCII.
     return stream.isatty() and (stream.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def agreed(question: str) -> bool:
+    """Ask whoever sits at the terminal; only a plain yes is one, and the end of input is not."""
+    complain(question)
+    sys.stderr.write("go on? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

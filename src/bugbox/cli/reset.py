@@ -3,22 +3,30 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from bugbox.cli.ask import ask
-from bugbox.cli.out import document, duration, say
+from bugbox.cli.out import agreed, document, duration, say
 from bugbox.errors import NotBuilt
 
 __all__ = ["afresh", "reset"]
 
 
-def reset(id: str | None = None, /, *, json: bool = False) -> int:
+def reset(id: str | None = None, /, *, yes: bool = False, json: bool = False) -> int:
     """Throw a session's changes away and boot it afresh, under the same name.
+
+    On a terminal it asks first.
 
     Args:
         id: Which session. Without it, the only one there is.
+        yes: Do not ask.
         json: Print one JSON document.
     """
+    if not yes and sys.stdin.isatty():
+        id = str(ask("debug", {"id": id})["record"]["id"])
+        if not agreed(f"reset {id}: all that was done in this machine is thrown away."):
+            return 1
     answer = afresh(id)
     if json:
         document(answer)
@@ -35,7 +43,10 @@ def afresh(id: str | None) -> dict[str, Any]:
     except NotBuilt:
         from bugbox.cli import prepare  # loads the large libraries
 
-        story = ask("story", {"id": id})
-        prepare.ensure(str(story["folder"]))
-        answer = ask("reset", {"id": story["id"]})
+        record = ask("debug", {"id": id})["record"]
+        if record["folder"]:
+            prepare.ensure(str(record["folder"]))
+        else:
+            prepare.ensure(None, image=str(record["puzzle"]))
+        answer = ask("reset", {"id": record["id"]})
     return answer

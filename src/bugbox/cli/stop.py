@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 
 from bugbox.cli.ask import ask, idle
-from bugbox.cli.out import complain, document, say
+from bugbox.cli.out import agreed, complain, document, say
 from bugbox.errors import UserError
 from bugbox.paths import Home
 
@@ -31,17 +31,11 @@ def stop(
         return _told([], json)
     if all and not yes and sys.stdin.isatty():
         running = [row["id"] for row in ask("ps", alone=no_keeper)]
-        if len(running) > 1 and not _agreed(running):
+        listed = f"stop {len(running)} sessions: {', '.join(running)}"
+        if len(running) > 1 and not agreed(f"{listed}\ntheir disks are thrown away."):
             return 1
     answer = ask("stop", {"all": True} if all else {"ids": list(ids)}, alone=no_keeper)
     return _told(answer["stopped"], json)
-
-
-def _agreed(running: list[str]) -> bool:
-    complain(f"stop {len(running)} sessions: {', '.join(running)}")
-    sys.stderr.write("their disks are thrown away. go on? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _told(stopped: list[str], json: bool) -> int:
