@@ -23,6 +23,7 @@ OSError until a layer can say something better.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 __all__ = [
@@ -42,7 +43,14 @@ __all__ = [
     "StateError",
     "UserError",
     "by_kind",
+    "of_the_host",
 ]
+
+#: Refusals of the kernel that the operator of this host can put right.
+_HOST = {
+    errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE,
+    errno.ENFILE, errno.ENOMEM, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 class BugboxError(Exception):
@@ -138,6 +146,14 @@ class NotBuilt(BugboxError):
 
 class StateError(BugboxError):
     """An operation arrived in the wrong state."""
+
+
+def of_the_host(error: OSError) -> HostError | None:
+    """Return what the kernel's refusal means when the host's operator can end it, or None."""
+    if error.errno not in _HOST:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return HostError(f"{where}{error.strerror}")
 
 
 def by_kind(kind: str) -> type[BugboxError]:

@@ -9,6 +9,7 @@ Imported by the thin clients: standard library only, and little of it.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from zlib import crc32
 
@@ -57,14 +58,20 @@ class Home:
                 f"cannot make {error.filename}: {error.strerror}",
                 hint="set BUGBOX_HOME to a folder of yours",
             ) from error
-        if self.runtime.lstat().st_uid != os.geteuid():
-            raise HostError(f"{self.runtime} belongs to somebody else")
+        for folder in self._short:
+            _check_ours(folder)
 
     def _make_folders(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         for folder in (self.images, self.kernels, self.layers, self.sessions, self.cache, self.tmp):
             folder.mkdir(exist_ok=True)
-        self.runtime.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for folder in self._short:
+            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+    @property
+    def _short(self) -> tuple[Path, Path]:
+        """The folders of `runtime` that are ours to make, and nobody else's to write in."""
+        return self.runtime.parent, self.runtime
 
     @property
     def settings(self) -> Path:
@@ -140,6 +147,15 @@ class Home:
     def session(self, id: str) -> SessionPaths:
         """Names inside one session's folder."""
         return SessionPaths(self.sessions / id, self.runtime / id)
+
+
+def _check_ours(folder: Path) -> None:
+    """In /tmp anybody may make a folder of our name first, and put a keeper of theirs in it."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise HostError(f"{folder} belongs to somebody else", hint="set XDG_RUNTIME_DIR")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        folder.chmod(0o711)
 
 
 class SessionPaths:

@@ -165,6 +165,13 @@ def eventually(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
         time.sleep(0.02)
 
 
+async def until(condition: Callable[[], Any], timeout: float = 20.0) -> None:
+    """Let other tasks run until `condition` holds; fail when it never does."""
+    with anyio.fail_after(timeout):
+        while not condition():  # noqa: ASYNC110 (what is waited for has no event)
+            await anyio.sleep(0.002)
+
+
 KEEPER = """
 import sys
 sys.path[:0] = {path!r}

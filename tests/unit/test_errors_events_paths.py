@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The foundation: error tree, events, file names."""
 
+import errno
 import inspect
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 from bugbox import errors, events
 from bugbox.paths import Home
 
+FUNCTIONS = {"by_kind", "of_the_host"}
+
 
 def test_every_error_is_exported_and_found_by_name() -> None:
     classes = [
         c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__
     ]
-    assert {c.__name__ for c in classes} | {"by_kind"} == set(errors.__all__)
+    assert {c.__name__ for c in classes} | FUNCTIONS == set(errors.__all__)
     for c in classes:
         assert c.__doc__
         if c is not errors.CommandFailed:
@@ -29,8 +32,15 @@ def test_an_unknown_kind_is_still_an_error_of_ours() -> None:
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     text = errors.__doc__ or ""
     for name in errors.__all__:
-        if name != "by_kind":
+        if name not in FUNCTIONS:
             assert name in text, name
+
+
+def test_a_full_disk_is_the_hosts_and_a_missing_file_is_nobodys_we_know() -> None:
+    full = errors.of_the_host(OSError(errno.ENOSPC, "No space left on device", "/some/record"))
+    assert full is not None and full.exit_status == 3
+    assert full.message == "/some/record: No space left on device"
+    assert errors.of_the_host(FileNotFoundError(errno.ENOENT, "No such file", "/x")) is None
 
 
 def test_a_step_tells_start_end_and_error() -> None:
@@ -62,6 +72,27 @@ def test_socket_paths_fit_whatever_the_home(tmp_path: Path) -> None:
 
 def test_two_homes_never_share_a_runtime_folder(tmp_path: Path) -> None:
     assert Home(tmp_path / "a").runtime != Home(tmp_path / "b").runtime
+
+
+def test_a_runtime_folder_is_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path / "h")
+    monkeypatch.setattr(Home, "runtime", tmp_path / "bugbox-1000" / "tag")
+    home.prepare()
+    home.runtime.parent.chmod(0o777)
+    home.prepare()
+    assert home.runtime.parent.stat().st_mode & 0o777 == 0o711
+    monkeypatch.setattr("os.geteuid", lambda: 4_000_000)
+    with pytest.raises(errors.HostError, match="bugbox-1000 belongs to somebody else"):
+        home.prepare()
+
+
+def test_a_link_is_no_runtime_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path / "h")
+    monkeypatch.setattr(Home, "runtime", tmp_path / "bugbox-1000" / "tag")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "bugbox-1000").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(errors.HostError, match="belongs to somebody else"):
+        home.prepare()
 
 
 def test_making_a_home_touches_nothing(tmp_path: Path) -> None:

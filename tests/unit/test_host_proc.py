@@ -41,6 +41,24 @@ def test_a_timeout_kills_grandchildren(tmp_path: Path) -> None:
     assert start_time(grandchild) is None
 
 
+def test_a_timeout_does_not_wait_for_who_left_the_group(tmp_path: Path) -> None:
+    """A daemon that a program left behind holds its pipes, and is out of our reach."""
+    pid_file = tmp_path / "pid"
+    script = f"setsid sleep 300 & echo $! > {pid_file}; echo said >&2; wait"
+    try:
+        with pytest.raises(CommandFailed, match="did not end in time: said"):
+            run(["sh", "-c", script], timeout=2)
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def test_a_spawned_program_that_ends_at_once_is_reaped(tmp_path: Path) -> None:
+    process = spawn(["true"], log_file=tmp_path / "log")
+    assert process.started > 0
+    assert process.wait_gone(20)
+    assert not Path(f"/proc/{process.pid}").exists()
+
+
 def test_a_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("bugbox.host.proc._PATH", str(tmp_path))

@@ -18,7 +18,7 @@ import pytest
 from session_world import World, eventually, keeper_argv, world
 
 from bugbox import __version__
-from bugbox.errors import NotFound, UserError
+from bugbox.errors import HostError, NotFound, UserError
 from bugbox.host.proc import Process, start_time
 from bugbox.keeper import client, protocol, start
 from bugbox.keeper.client import KeeperGone, Terminal, relay, request, stream
@@ -279,6 +279,56 @@ def test_the_socket_is_for_us_alone(made: World, keepers: Keepers) -> None:
     assert made.home.keeper_socket.stat().st_mode & 0o777 == 0o600
 
 
+def test_somebody_elses_keeper_is_not_asked(
+    made: World, keepers: Keepers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request(made.home, "ping")
+    monkeypatch.setattr(start, "_owner", lambda sock: os.geteuid() + 1)
+    with pytest.raises(HostError, match="somebody else's keeper"):
+        request(made.home, "ping")
+
+
+def _asks(verb: str, **args: Any) -> bytes:
+    asked = {"protocol": protocol.PROTOCOL, "version": __version__, "verb": verb, "args": args}
+    return protocol.line(asked)
+
+
+def test_one_that_retires_sends_new_questions_to_the_next(made: World, keepers: Keepers) -> None:
+    """It still has an answer to finish; who asks now must not be told to try again."""
+    made.write("ready.sh", "#!/bin/sh\nexit 1\n")
+    request(made.home, "ping")
+    busy, late, last = (socket.socket(socket.AF_UNIX) for _ in range(3))
+    with busy, late, last:
+        for sock in (busy, late, last):
+            sock.connect(str(made.home.keeper_socket))
+        busy.sendall(_asks("start", puzzle=str(made.puzzle)))
+        eventually(made.processes)
+        last.sendall(_asks("retire"))
+        assert json.loads(last.makefile().readline()) == {"result": {}}
+        late.sendall(_asks("ps"))
+        assert late.makefile().read() == ""
+        assert made.processes(), "it did not wait for its answer"
+        busy.shutdown(socket.SHUT_WR)
+        assert json.loads(busy.makefile().readlines()[-1])["error"]["kind"] == "Interrupted"
+    assert request(made.home, "ps") == []
+
+
+def test_a_keeper_inherits_no_open_file(made: World) -> None:
+    """A script's lock must not be held for as long as the keeper lives."""
+    script = made.folder / "lock"
+    fd = os.open(script, os.O_RDWR | os.O_CREAT)
+    os.set_inheritable(fd, True)
+    pid = start._spawn(made.home)
+    try:
+        eventually(lambda: start.locked(made.home))
+        held = [entry.readlink() for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        assert script not in held
+    finally:
+        os.close(fd)
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+
+
 def test_hanging_up_during_start_takes_all_back(made: World, keepers: Keepers) -> None:
     made.write("ready.sh", "#!/bin/sh\nexit 1\n")
     request(made.home, "ping")
@@ -307,6 +357,24 @@ def test_errors_keep_their_kind(made: World, keepers: Keepers) -> None:
         request(made.home, "dance")
     with pytest.raises(NotFound):
         request(made.home, "start", {"puzzle": "tinny"})
+
+
+def test_clients_that_die_before_their_terminal_is_there_leave_none(
+    made: World, keepers: Keepers, id: str
+) -> None:
+    """More of them than a machine has channels."""
+    request(made.home, "ping")
+    message = {
+        "protocol": protocol.PROTOCOL,
+        "version": __version__,
+        "verb": "terminal",
+        "args": {"id": id, "rows": 24, "cols": 80},
+    }
+    for _ in range(80):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(made.home.keeper_socket))
+            sock.sendall(protocol.line(message))
+    assert run(made, id, "true")[0] == 0
 
 
 def test_many_at_once_on_one_machine(made: World, keepers: Keepers, id: str) -> None:

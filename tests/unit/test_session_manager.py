@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from session_world import World, run, world
+from session_world import World, run, until, world
 
 from bugbox.errors import (
     BootFailed,
@@ -97,6 +98,22 @@ def test_who_is_meant(made: World) -> None:
         assert await manager.answer("stop", {"ids": [one, two, one]}) == {
             "stopped": sorted([one, two])
         }
+
+    managed(made, work)
+
+
+def test_a_puzzles_name_is_meant_before_the_beginning_of_another(made: World) -> None:
+    other = made.puzzle.with_name("tiny-two")
+    shutil.copytree(made.puzzle, other)
+    manifest = other / "puzzle.yaml"
+    manifest.write_text(manifest.read_text().replace("name: tiny\n", "name: tiny-two\n"))
+
+    async def work(manager: Manager) -> None:
+        one = await start(made, manager)
+        two = str((await manager.answer("start", {"puzzle": str(other)}))["id"])
+        assert two.startswith("tiny-two-")
+        assert (await manager.find("tiny")).session.id == one
+        assert (await manager.find("tiny-two")).session.id == two
 
     managed(made, work)
 
@@ -295,6 +312,33 @@ def test_a_reset_that_fails_leaves_a_session_that_can_be_reset(made: World) -> N
     managed(made, work)
 
 
+def test_an_interrupted_reset_has_ended_the_old_machine(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(manager: Manager) -> None:
+        session = (await manager.find(await start(made, manager))).session
+        machine = session.machine
+        assert machine is not None
+        ending, stop = anyio.Event(), machine.stop
+
+        async def told(grace: float = 5.0) -> None:
+            ending.set()
+            await anyio.lowlevel.checkpoint()
+            await stop(grace)
+
+        monkeypatch.setattr(machine, "stop", told)
+        async with anyio.create_task_group() as group:
+            group.start_soon(manager.answer, "reset", {})
+            await ending.wait()
+            group.cancel_scope.cancel()
+        assert machine.state == State.STOPPED
+        assert made.processes() == []
+        assert session.state == "failed"
+        assert (await manager.answer("resume", {}))["state"] == "ready"
+
+    managed(made, work)
+
+
 def test_a_keeper_that_dies_in_a_reset(made: World) -> None:
     """Nobody knows whether the new machine was broken yet: it is not handed to the learner."""
 
@@ -398,14 +442,14 @@ def test_a_machine_that_stands_still_is_told(made: World) -> None:
 
         async with anyio.create_task_group() as group:
             group.start_soon(listen)
-            await anyio.sleep(0.05)
+            await anyio.wait_all_tasks_blocked()
             assert session.machine is not None
             await session.machine.pause()
             await until_state(session, "paused")
             with pytest.raises(StateError, match="stands still"):
                 await session.lifeline()
             assert (await manager.answer("resume", {}))["state"] == "ready"
-            await anyio.sleep(0.05)
+            await until(lambda: len(notes) == 2)
             group.cancel_scope.cancel()
         assert [note.state for note in notes] == [State.PAUSED, State.READY]
 
@@ -414,10 +458,10 @@ def test_a_machine_that_stands_still_is_told(made: World) -> None:
 
 def test_an_end_is_finished_although_its_client_is_gone(made: World) -> None:
     async def work(manager: Manager) -> None:
-        await start(made, manager)
+        session = (await manager.find(await start(made, manager))).session
         async with anyio.create_task_group() as group:
             group.start_soon(manager.answer, "stop", {"all": True})
-            await anyio.sleep(0.005)
+            await until(lambda: session.record.phase is record.Phase.ENDING)
             group.cancel_scope.cancel()
         assert made.leftovers() == []
         assert await manager.answer("ps", {}) == []
@@ -445,11 +489,11 @@ def test_a_host_that_was_restarted(made: World) -> None:
         one, two = [(await manager.find(id)).session for id in record.ids(made.home)]
         signal_vmm(one, signal.SIGUSR2)
         await until_state(one, "off")
-        await anyio.sleep(0.1)
+        await until(lambda: one.record.state == "off")
         for session in (one, two):
             session.ledger.write(host_boot="another")
             signal_vmm(session, signal.SIGKILL)
-        await anyio.sleep(0.1)
+        await until(lambda: not made.processes())
 
     async def second(manager: Manager) -> None:
         rows = {row["state"]: row for row in await manager.answer("ps", {})}

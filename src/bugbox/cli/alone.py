@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import UNIXSocketStream
 
 from bugbox import __version__
 from bugbox.cli.events import as_dict
@@ -85,7 +85,10 @@ def _refuse_company(home: Home) -> None:
 
 async def _serve(home: Home, settings: Settings, sock: socket.socket) -> None:
     """Be a keeper for one connection."""
-    async with await SocketStream.from_socket(sock) as stream, Manager(home, settings) as manager:
+    async with (
+        await UNIXSocketStream.from_socket(sock) as stream,
+        Manager(home, settings) as manager,
+    ):
         client = Client(stream)
         try:
             asked = await client.request()

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from bugbox.cli.out import complain, document, paint, printable
-from bugbox.errors import BugboxError, HostError
+from bugbox.errors import BugboxError, of_the_host
 from bugbox.paths import Home
 
 __all__ = ["Interrupts", "guarded", "interrupts", "tell"]
@@ -32,11 +31,6 @@ _GO_ON = {
     "play": "finished images are kept; the same command goes on from there",
     "check": "the check was dropped; the machine runs on",
 }
-#: Refusals of the kernel that the operator of this host can put right.
-_HOST = {
-    errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE,
-    errno.ENFILE, errno.ENOMEM, errno.ENAMETOOLONG,
-}  # fmt: skip
 
 
 class Interrupts:
@@ -90,10 +84,7 @@ def guarded(function: Callable[[], int], argv: Sequence[str]) -> int:
     except BugboxError as error:
         return _failed(error, as_json)
     except OSError as error:
-        if error.errno in _HOST:
-            where = f"{error.filename}: " if error.filename else ""
-            return _failed(HostError(f"{where}{error.strerror}"), as_json)
-        return _failed(_bug(error, argv), as_json)
+        return _failed(of_the_host(error) or _bug(error, argv), as_json)
     except Exception as error:
         return _failed(_bug(error, argv), as_json)
 

@@ -43,6 +43,8 @@ PACKAGES = {
     "zstd": "zstd",
 }
 
+_LAST_WORDS_TIMEOUT = 2.0
+
 # Debian keeps mke2fs and friends in sbin, which an ordinary user's PATH lacks.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -178,8 +180,7 @@ def run(
             out, err = child.communicate(input, timeout=timeout)
         except subprocess.TimeoutExpired:
             _kill_group(child.pid)
-            _, err = child.communicate()
-            raise CommandFailed(command, None, err.decode(errors="replace")) from None
+            raise CommandFailed(command, None, _last_words(child)) from None
         except BaseException:
             _kill_group(child.pid)
             raise
@@ -220,7 +221,17 @@ def spawn(
         )
     # Popen would warn about a child that still runs when it is collected; ours is meant to.
     child.returncode = 0
-    return Process(pid=child.pid, started=start_time(child.pid) or 0)
+    # Also when it has ended already: nobody has waited for it, so it can still be told by its time.
+    return Process(pid=child.pid, started=_state_and_start(child.pid)[1])
+
+
+def _last_words(child: subprocess.Popen[bytes]) -> str:
+    """What a killed program had to say; one that left its group may hold the pipe for ever."""
+    try:
+        _, err = child.communicate(timeout=_LAST_WORDS_TIMEOUT)
+    except subprocess.TimeoutExpired as late:
+        err = late.stderr or b""
+    return err.decode(errors="replace")
 
 
 def _kill_group(pid: int) -> None:

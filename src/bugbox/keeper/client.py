@@ -35,6 +35,8 @@ _CHUNK = 1 << 16
 #: Seconds that an interrupted command waits for the keeper to take everything back.
 _TAKE_BACK_TIMEOUT = 60.0
 _ATTEMPTS = 5
+#: Keepers that may end without a word before one has to answer.
+_DEAF = 2
 _GONE = "the keeper ended before it answered"
 
 
@@ -190,7 +192,7 @@ def _ask(
         "verb": verb,
         "args": {**args},
     }
-    again = start
+    deaf = 0
     for _ in range(_ATTEMPTS):
         connection = _Connection(connect(home, start=start))
         try:
@@ -200,11 +202,11 @@ def _ask(
             connection.sock.close()
             retire(home)
         except _NeverHeard as error:
-            # We caught one that was just ending: the next one answers.
+            # We caught one that was just ending, perhaps twice: the next one answers.
             connection.sock.close()
-            if not again:
+            deaf += 1
+            if not start or deaf > _DEAF:
                 raise KeeperGone(_GONE, hint="bugbox logs --keeper") from error
-            again = False
         except KeyboardInterrupt:
             _let_it_take_back(connection.sock)
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -63,7 +63,7 @@ class Input:
         self._changed = anyio.Event()
 
 
-async def command(client: Client, running: Command) -> None:
+async def command(client: Client, running: Command, info: Mapping[str, Any]) -> None:
     """Serve the verb `exec`. The command is killed when the client hangs up."""
     typed = Input(client)
 
@@ -84,13 +84,14 @@ async def command(client: Client, running: Command) -> None:
         await client.send_frame(protocol.EXIT, _exit(ended.status, ended.signal))
 
     try:
+        await client.begin_stream(info)
         await _both_ways(client, typed, feed, control, show)
     finally:
         with anyio.CancelScope(shield=True):
             await running.close()
 
 
-async def terminal(client: Client, seat: Seat) -> None:
+async def terminal(client: Client, seat: Seat, info: Mapping[str, Any]) -> None:
     """Serve `terminal` and `attach`. The shell lives on when the client hangs up."""
     typed = Input(client)
 
@@ -128,6 +129,7 @@ async def terminal(client: Client, seat: Seat) -> None:
                 return
 
     try:
+        await client.begin_stream(info)
         await _both_ways(client, typed, feed, control, show, notes)
     finally:
         with anyio.CancelScope(shield=True):

@@ -13,15 +13,16 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import UNIXSocketStream
 
 from bugbox import __version__
 from bugbox.config import Settings
-from bugbox.errors import BugboxError, StateError, UserError
+from bugbox.errors import BugboxError, UserError
 from bugbox.events import listening
 from bugbox.keeper import log as keeper_log
 from bugbox.keeper import protocol
@@ -64,7 +65,7 @@ class Keeper:
         self.manager = Manager(home, settings)
         self._retiring = anyio.Event()
         self._adopted = anyio.Event()
-        self._answers: set[anyio.CancelScope] = set()
+        self._answers = 0
         self._answered = anyio.Event()
         self._clients = 0
 
@@ -109,7 +110,7 @@ class Keeper:
                 log.info("nothing to keep for %g s", self.settings.keeper_idle)
                 self._retiring.set()
 
-    async def _serve(self, sock: SocketStream) -> None:
+    async def _serve(self, sock: UNIXSocketStream) -> None:
         self._clients += 1
         client = Client(sock)
         try:
@@ -130,14 +131,28 @@ class Keeper:
             args = request.get("args", {})
             self._check_version(request, verb)
             await self._adopted.wait()
+            if self._retiring.is_set() and verb not in ("ping", "retire"):
+                raise HungUp  # without a word: the client asks the next keeper
             if verb in STREAMS:
                 await STREAMS[verb](self.manager, client, args)
             else:
-                await self._answer(client, verb, args)
+                with self._under_way():
+                    await self._answer(client, verb, args)
         except HungUp:
             raise
         except Exception as error:
             await _tell(client, error)
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """Count an answer until its last byte is sent: retiring waits for it."""
+        self._answers += 1
+        try:
+            yield
+        finally:
+            self._answers -= 1
+            self._answered.set()
+            self._answered = anyio.Event()
 
     def _check_version(self, request: dict[str, Any], verb: str) -> None:
         if request.get("protocol") != protocol.PROTOCOL:
@@ -147,29 +162,23 @@ class Keeper:
 
     async def _answer(self, client: Client, verb: str, args: dict[str, Any]) -> None:
         """Do what the verb says while the client stays; take it back when it hangs up."""
-        if self._retiring.is_set() and verb != "retire":
-            raise StateError("the keeper is retiring", hint="try again")
         result: Any = None
         failure: Exception | None = None
         async with anyio.create_task_group() as group:
             with anyio.CancelScope() as scope, listening(client.on_event):
                 group.start_soon(_cancel_after, client.hung_up, scope)
                 group.start_soon(client.send_events)
-                self._answers.add(scope)
                 try:
                     result = await self._do(verb, args)
                 except Exception as error:
                     failure = error
-                finally:
-                    self._answers.discard(scope)
-                    self._answered.set()
-                    self._answered = anyio.Event()
             group.cancel_scope.cancel()
         if scope.cancelled_caught:
             log.info("%s was cancelled by its client", verb)
-            raise Interrupted("interrupted; all that was begun is taken back")
+            failure = Interrupted("interrupted; all that was begun is taken back")
         if failure is not None:
-            raise failure
+            await _tell(client, failure)
+            return
         await client.flush_events()
         await client.send_line({"result": result})
 

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import struct
 import sys
 import time
 
@@ -21,8 +22,9 @@ from bugbox.paths import Home
 
 __all__ = ["connect", "locked", "retire", "try_connect"]
 
-#: Seconds until a keeper that was just started must listen: it may share a busy core.
-_START_TIMEOUT = 60.0
+#: Seconds until a keeper that was just started must listen: it may share a busy core, and the one
+#: before it may still finish its answers.
+_START_TIMEOUT = 300.0
 _RETIRE_TIMEOUT = 300.0
 _CHUNK = 1 << 16
 
@@ -71,13 +73,23 @@ def try_connect(home: Home) -> socket.socket | None:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(str(home.keeper_socket))
-        return sock
+        if _owner(sock) == os.geteuid():
+            return sock
+        sock.close()
+        raise HostError(f"{home.keeper_socket}: somebody else's keeper listens there")
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
         return None
     except OSError as error:
         sock.close()
         raise HostError(f"{home.keeper_socket}: {error.strerror}") from error
+
+
+def _owner(sock: socket.socket) -> int:
+    """Return the user that listens at the other end (struct ucred: pid, uid, gid)."""
+    ucred = struct.Struct("3i")
+    found: int = ucred.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size))[1]
+    return found
 
 
 def _spawn(home: Home) -> int:

@@ -36,12 +36,7 @@ async def _exec(manager: Manager, client: Client, args: Args) -> None:
         env={str(key): str(value) for key, value in (args.get("env") or {}).items()},
         flags=("tools",) if rescue else (),
     )
-    try:
-        await client.begin_stream({"id": session.id})
-    except BaseException:
-        await running.close()
-        raise
-    await pump.command(client, running)
+    await pump.command(client, running, {"id": session.id})
 
 
 async def _terminal(manager: Manager, client: Client, args: Args) -> None:
@@ -59,16 +54,14 @@ async def _terminal(manager: Manager, client: Client, args: Args) -> None:
     info: dict[str, Any] = {"id": session.id, "terminal": seat.terminal, "title": plan.title}
     if plan.puzzle:
         info["goal"] = plan.puzzle.manifest.summary
-    await client.begin_stream(info)
-    await pump.terminal(client, seat)
+    await pump.terminal(client, seat, info)
 
 
 async def _attach(manager: Manager, client: Client, args: Args) -> None:
     session = (await manager.find(args.get("id"))).session
     seat = Seat(session, Login(user=session.plan.user), *_size(args))
     await seat.come_back(str(args.get("terminal")))
-    await client.begin_stream({"id": session.id, "terminal": seat.terminal})
-    await pump.terminal(client, seat)
+    await pump.terminal(client, seat, {"id": session.id, "terminal": seat.terminal})
 
 
 async def _console(manager: Manager, client: Client, args: Args) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import SocketAttribute, UNIXSocketStream
 
-from bugbox.errors import BugboxError
+from bugbox.errors import BugboxError, of_the_host
 from bugbox.events import Event, Progress
 from bugbox.keeper import protocol
 from bugbox.keeper.protocol import Frame, FrameDecoder, ProtocolError
@@ -31,7 +31,7 @@ class HungUp(Exception):
 class Client:
     """One connection. `next_frame` by one task, `send_frame` by another."""
 
-    def __init__(self, sock: SocketStream) -> None:
+    def __init__(self, sock: UNIXSocketStream) -> None:
         self._sock = sock
         self._held = b""
         self._decoder: FrameDecoder | None = None
@@ -39,6 +39,8 @@ class Client:
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self._something = anyio.Event()
         self._sending = anyio.Lock()
+        #: What is begun and not sent yet: a cancelled sender leaves the rest to the next one.
+        self._unsent = bytearray()
 
     async def request(self) -> dict[str, Any]:
         """Read the line that says what is wanted. ProtocolError, HungUp."""
@@ -79,11 +81,14 @@ class Client:
         self._something.set()
 
     async def send_events(self) -> None:
-        """Send events as they come, for ever."""
-        while True:
-            await self._something.wait()
-            self._something = anyio.Event()
-            await self.flush_events()
+        """Send events as they come, until the client has hung up."""
+        try:
+            while True:
+                await self._something.wait()
+                self._something = anyio.Event()
+                await self.flush_events()
+        except HungUp:
+            return
 
     async def flush_events(self) -> None:
         """Send the events that have come."""
@@ -124,15 +129,24 @@ class Client:
             raise HungUp from None
 
     async def _send(self, data: bytes) -> None:
+        """Send it behind all that was begun. Cancelled half-way, no line or frame is torn."""
+        raw = self._sock.extra(SocketAttribute.raw_socket)
         try:
             async with self._sending:
-                await self._sock.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                self._unsent += data
+                while self._unsent:
+                    try:
+                        del self._unsent[: raw.send(self._unsent)]
+                    except BlockingIOError:
+                        await anyio.wait_writable(raw)
+        except (OSError, anyio.ClosedResourceError):
             raise HungUp from None
 
 
 def error_json(error: BaseException) -> dict[str, Any]:
-    """Write an error for the wire; anything that is not ours is a bug of ours."""
+    """Write an error for the wire; what is neither ours nor the host's is a bug of ours."""
+    if isinstance(error, OSError):
+        error = of_the_host(error) or error
     if isinstance(error, BugboxError):
         return {
             "kind": error.kind,

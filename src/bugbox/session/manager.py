@@ -140,12 +140,15 @@ class Manager:
         if ref is not None and not isinstance(ref, str):
             raise UserError(f"id: expected text, got {ref!r}")
         await self._adopt_new()
-        found = [
-            attempt for attempt in self._attempts.values() if not ref or _is_meant(attempt, ref)
-        ]
-        exact = self._attempts.get(ref or "")
-        if exact or len(found) == 1:
-            return exact or found[0]
+        attempts = list(self._attempts.values())
+        # A puzzle's name before a prefix: `disk` is not what `disk-full-3f9k` begins with.
+        found = (
+            [attempt for attempt in attempts if not ref or ref == attempt.session.id]
+            or [attempt for attempt in attempts if ref == attempt.session.record.puzzle]
+            or [attempt for attempt in attempts if attempt.session.id.startswith(ref or "")]
+        )
+        if len(found) == 1:
+            return found[0]
         choices = sorted(attempt.session.id for attempt in found) or sorted(self._attempts)
         hint = f"one of {', '.join(choices)}" if choices else "bugbox start NAME"
         if not self._attempts:
@@ -268,7 +271,3 @@ class Manager:
             "summary": session.summary(),
             "boot": dict(session.machine.lifeline.milestones) if session.machine else {},
         }
-
-
-def _is_meant(attempt: Attempt, ref: str) -> bool:
-    return attempt.session.id.startswith(ref) or attempt.session.record.puzzle == ref

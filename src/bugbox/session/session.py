@@ -225,7 +225,9 @@ class Session:
         self._replacing = True
         self._wake()
         try:
-            await self._end_machine()
+            # Half-ended, it would be nobody's: its sockets stay open, and QEMU may live.
+            with anyio.CancelScope(shield=True):
+                await self._end_machine()
             self._take(await boot())
         except BaseException as error:
             reason = error.message if isinstance(error, BugboxError) else "interrupted"
