@@ -94,6 +94,15 @@ class Home:
         return self.root / "layers"
 
     @property
+    def puzzles(self) -> Path:
+        """Puzzles that were added: one folder each, and their layers in `.layers`."""
+        return self.root / "puzzles"
+
+    def added_layer(self, name: str) -> Path:
+        """The layer that came with an added puzzle."""
+        return self.puzzles / ".layers" / f"{name}.tar.zst"
+
+    @property
     def sessions(self) -> Path:
         """One folder a session."""
         return self.root / "sessions"

@@ -96,6 +96,15 @@ def test_build_is_read_by_the_shell_it_names(folder: Path) -> None:
     assert [each[1] for each in findings(folder)] == ["syntax"]
 
 
+def test_flags_that_no_layer_can_carry(folder: Path) -> None:
+    (folder / "build.sh").write_text(
+        "#!/bin/sh\n# chattr +i x\ncd /srv && chattr -R +i x\nlsattr x\n"
+    )
+    assert findings(folder) == [("warning", "chattr", "build.sh", 3)]
+    (folder / "build.sh").rename(folder / "break.sh")
+    assert findings(folder) == []
+
+
 def test_no_script_is_run(folder: Path, tmp_path: Path) -> None:
     for file in folder.rglob("*.sh"):
         file.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nfail 'A sentence.'\n")

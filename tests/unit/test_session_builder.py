@@ -80,11 +80,12 @@ class World:
         inputs: Path,
         archive: Callable[[bytes], None],
         **_: Any,
-    ) -> None:
+    ) -> list[str]:
         self.builds += 1
         await asyncio.sleep(0.1)
         self.during()
         archive(self.tar)
+        return ["something is lost"]
 
     async def ensure(self) -> BuiltLayer:
         return await ensure_layer(
@@ -115,6 +116,7 @@ def test_a_layer_is_built_once_and_found_again(world: World) -> None:
     assert world.builds == 1
     assert proc.run(["zstd", "-dc", layer.tar], timeout=30).stdout == world.tar
     assert layer.size_bytes == 2 << 30
+    assert layer.warnings == ("something is lost",)
     assert world.leftovers() == [layer.folder]
 
 

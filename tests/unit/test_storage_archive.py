@@ -7,12 +7,14 @@ import io
 import stat
 import tarfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bugbox.storage.archive import ArchiveError, Entry, Limits, scan
+from bugbox.host import proc
+from bugbox.storage.archive import ArchiveError, Entry, Limits, members, scan
 
 USUAL = Limits()
 
@@ -73,6 +75,7 @@ def test_everything_a_layer_holds_is_listed() -> None:
     assert stat.filemode(a.mode) == "-rwSr-----"
     assert (a.uid, a.gid, a.size, a.mtime_ns) == (1000, 70000, 5, 1_500_000_000)
     assert a.xattrs == {"user.x": b"y"}
+    assert a.acls == {"access": b"user::rw-"}
     assert b.link_to == "srv/a"
     assert c.target == "/nowhere/../else"
     assert stat.S_ISFIFO(fifo.mode)
@@ -135,6 +138,8 @@ def test_names_that_leave_the_root_are_refused(name: str, said: str) -> None:
             "overlayfs' own",
         ),
         ([file("x", pax_headers={"GNU.sparse.major": "1"})], "not supported"),
+        ([file("x", pax_headers={"GNU.sparse.size": "9"})], "not supported"),
+        ([file("x", pax_headers={"SCHILY.acl.other": "y"})], "of an unknown kind"),
         ([file("x", type=b"S")], "not supported"),
         ([file("x", type=tarfile.CONTTYPE)], "not supported"),
     ],
@@ -143,6 +148,77 @@ def test_members_that_break_a_rule_are_refused(
     members: list[tuple[str, bytes, dict[str, object]]], said: str
 ) -> None:
     assert said in refused(tar(*members))
+
+
+def sparse(name: str, real: int, *areas: tuple[int, int], spoilt: bytes = b"") -> bytes:
+    """Write one file with holes as GNU tar does in its format 1.0."""
+    numbers = [len(areas), *(number for area in areas for number in area)]
+    table = spoilt or b"".join(b"%d\n" % number for number in numbers)
+    table += bytes(-len(table) % 512)
+    data = b"".join(bytes([65 + n]) * length for n, (_, length) in enumerate(areas))
+    pax = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": name,
+        "GNU.sparse.realsize": str(real),
+    }
+    return tar(file("GNUSparseFile.1/x", table + data, pax_headers=pax), file("after", b"x"))
+
+
+def test_a_file_with_holes_is_read_as_the_file_it_is() -> None:
+    source = io.BytesIO(sparse("d", 10_000, (0, 4), (5000, 700), (9_999, 1)))
+    (entry, contents), (after, _) = [(e, b"".join(c)) for e, c in members(source)]
+    assert (entry.name, entry.size, after.name) == ("d", 10_000, "after")
+    assert entry.data == ((0, 4), (5000, 700), (9_999, 1))
+    assert contents == b"AAAA" + bytes(4996) + b"B" * 700 + bytes(4299) + b"C"
+
+
+def test_a_file_that_is_all_hole() -> None:
+    for data in (sparse("d", 3 << 20), sparse("d", 3 << 20, (3 << 20, 0))):
+        ((entry, contents), _) = [(e, b"".join(c)) for e, c in members(io.BytesIO(data))]
+        assert (entry.size, entry.data, contents) == (3 << 20, (), bytes(3 << 20))
+
+
+def test_what_gnu_tar_writes_of_holes_is_understood(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as out:
+        out.truncate(50 << 20)
+        for at in range(1, 45):  # a map of more than one block
+            out.seek(at << 20)
+            out.write(b"%d" % at)
+    argv = ["tar", "-C", tmp_path, "--format=posix", "--sparse", "-cf", "-", "file"]
+    written = proc.run(argv, timeout=60).stdout
+    assert len(written) < 1 << 20
+    ((entry, contents),) = [(e, b"".join(c)) for e, c in members(io.BytesIO(written))]
+    assert entry.name == "file" and entry.data is not None and len(entry.data) == 44
+    assert contents == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (sparse("../d", 10, (0, 4)), "not a plain name"),
+        (sparse("d", 10, (0, 4), (2, 4)), "makes no sense"),
+        (sparse("d", 10, (8, 4)), "makes no sense"),
+        (sparse("d", 10, (4, 1), (0, 1)), "makes no sense"),
+        (sparse("d", 10, (0, 9), spoilt=b"1\n0\n8\n"), "does not fit its data"),
+        (sparse("d", 10, spoilt=b"200000\n"), "more than 100000 pieces"),
+        (sparse("d", 10, spoilt=b"9\n"), "has no end"),
+        (sparse("d", 10, spoilt=b"-1\n"), "a number that is none"),
+        (sparse("d", 10, spoilt=b"1" * 2000), "makes no sense"),
+        (sparse("d", 10 << 30, (0, 1)), "larger than 8192 MiB"),
+    ],
+)
+def test_a_map_of_holes_that_lies_is_refused(data: bytes, said: str) -> None:
+    assert said in refused(data)
+
+
+def test_contents_that_nobody_reads_are_skipped_and_bounded_parts_too() -> None:
+    source = io.BytesIO(tar(file("a", b"x" * 5000), file("b", b"y" * 3_000_000), file("c", b"z")))
+    seen = []
+    for entry, contents in members(source):
+        seen.append((entry.name, len(next(contents))))
+    assert seen == [("a", 5000), ("b", 1 << 20), ("c", 1)]
 
 
 def test_limits_bind() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bugbox.cli import prepare
 from bugbox.cli.ask import puzzle_ref
-from bugbox.cli.out import document, say
+from bugbox.cli.out import complain, document, printable, say
 
 __all__ = ["build"]
 
@@ -33,8 +33,11 @@ def build(*names: str, json: bool = False) -> int:
                 "folder": str(layer.folder),
                 "tar_bytes": size,
                 "disk_bytes": layer.disk.stat().st_blocks * 512,
+                "warnings": [*layer.warnings],
             }
         )
+        for warning in layer.warnings:
+            complain(f"warning: {printable(warning)}")
         if not json:
             say(f"{puzzle} is built: layer {layer.key[:12]}, {max(1, size >> 10)} KiB packed")
     if json:

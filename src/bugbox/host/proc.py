@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run programs: the only importer of subprocess.
 
-`run` waits for a program that ends; `spawn` starts one that outlives us, such as a VMM. Both take
-an argv list, never a shell; give a small, fixed environment; and put the program in a process
-group of its own, which is killed as a whole. Every `run` has a time limit.
+`run` waits for a program that ends, `reading` passes on its output as it comes, `spawn` starts one
+that outlives us, such as a VMM. All take an argv list, never a shell; give a small, fixed
+environment; and put the program in a process group of its own, which is killed as a whole. What
+ends has a time limit.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+import tempfile
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from bugbox.errors import CommandFailed, MissingTool
 
-__all__ = ["PACKAGES", "Completed", "Process", "find", "run", "spawn", "start_time"]
+__all__ = ["PACKAGES", "Completed", "Process", "find", "reading", "run", "spawn", "start_time"]
 
 log = logging.getLogger(__name__)
 
@@ -188,6 +192,53 @@ def run(
     if child.returncode not in ok:
         raise CommandFailed(command, child.returncode, stderr)
     return Completed(status=child.returncode, stdout=out or b"", stderr=stderr)
+
+
+@contextmanager
+def reading(
+    argv: Sequence[str | Path], *, source: IO[bytes], timeout: float
+) -> Iterator[IO[bytes]]:
+    """Run a program on what `source` holds and yield its output as it comes.
+
+    When the block ends well, all of the output must have been read: CommandFailed when the program
+    then ends with another status than 0, or has taken longer than `timeout` seconds. It is killed
+    when the block fails.
+    """
+    command = [find(str(argv[0])), *(str(arg) for arg in argv[1:])]
+    log.debug("+ %s", shlex.join(command))
+    late = threading.Event()
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command,
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(None),
+            start_new_session=True,
+        ) as child,
+    ):
+
+        def give_up() -> None:
+            late.set()
+            _kill_group(child.pid)
+
+        watch = threading.Timer(timeout, give_up)
+        watch.start()
+        try:
+            assert child.stdout is not None
+            yield child.stdout
+            child.stdout.close()
+            child.wait()
+        except BaseException:
+            _kill_group(child.pid)
+            raise
+        finally:
+            watch.cancel()
+        errors.seek(0)
+        said = errors.read(1 << 16).decode(errors="replace")
+    if late.is_set() or child.returncode != 0:
+        raise CommandFailed(command, None if late.is_set() else child.returncode, said)
 
 
 def spawn(

@@ -21,10 +21,11 @@ from typing import Protocol
 from bugbox.errors import BuildFailed
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.inputs import EPOCH, NEVER, SCRIPTS, script
+from bugbox.puzzle.losses import MAX_BYTES, losses
 from bugbox.puzzle.quantity import format_duration
 from bugbox.puzzle.text import printable
 
-__all__ = ["BuildGuest", "Ended", "Running", "build"]
+__all__ = ["BuildGuest", "Ended", "Running", "begin", "bring", "build", "step"]
 
 _WORK = "/run/bugbox-build"
 _BASE, _SCRATCH, _TARGET = "/dev/vda", "/dev/vdb", "/dev/vdc"
@@ -86,21 +87,37 @@ async def build(
     *,
     said: Callable[[str], None],
     factor: float = 1.0,
-) -> None:
+) -> list[str]:
     """Build the layer: on the puzzle's disk, and as a tar that `archive` gets piece by piece.
 
-    `inputs` is what `pack` wrote. Each line that build.sh prints is given to `said`. BuildFailed
-    has the last of them when it fails, takes longer than it may, or fills the disk.
+    `inputs` is what `pack` wrote. Each line that build.sh prints is given to `said`. Returned is
+    what the layer could not take along, a sentence each. BuildFailed has the last lines when
+    build.sh fails, takes longer than it may, or fills the disk.
     """
-    for name in SCRIPTS:
-        await guest.put(f"{_WORK}/{name}", script(name), mode=0o755, parents=True)
-    await _step(guest, "prepare.sh", [_BASE, _SCRATCH], factor)
-    size = inputs.stat().st_size
-    await guest.put(f"{_WORK}/scratch/inputs.tar", _pieces(inputs), size=size)
+    await begin(guest, SCRIPTS, factor)
+    await bring(guest, "inputs.tar", inputs)
     await _run_build(guest, puzzle, said, factor)
-    await _step(guest, "collect.sh", [str(EPOCH), *NEVER], factor)
-    await _step(guest, "archive.sh", [], factor, archive)
-    await _step(guest, "apply.sh", [_TARGET], factor)
+    lost = bytearray()
+    await step(guest, "collect.sh", [str(EPOCH), *NEVER], factor, _bounded(lost, MAX_BYTES))
+    await step(guest, "archive.sh", [], factor, archive)
+    await step(guest, "apply.sh", [_TARGET], factor)
+    return losses(bytes(lost))
+
+
+async def begin(guest: BuildGuest, scripts: Sequence[str], factor: float) -> None:
+    """Bring in scripts of ours, and lay a writable tree over the base on the scratch disk."""
+    for name in scripts:
+        await guest.put(f"{_WORK}/{name}", script(name), mode=0o755, parents=True)
+    await step(guest, "prepare.sh", [_BASE, _SCRATCH], factor)
+
+
+async def bring(guest: BuildGuest, name: str, contents: Path | bytes) -> None:
+    """Write a file onto the scratch disk."""
+    path = f"{_WORK}/scratch/{name}"
+    if isinstance(contents, bytes):
+        await guest.put(path, contents)
+    else:
+        await guest.put(path, _pieces(contents), size=contents.stat().st_size)
 
 
 async def _run_build(
@@ -129,18 +146,14 @@ async def _run_build(
 async def _is_full(guest: BuildGuest, factor: float) -> bool:
     """Whether the scratch disk has less than a megabyte left, as far as the guest can be asked."""
     said = bytearray()
-
-    def take(_: int, data: bytes) -> None:
-        if len(said) < 100:
-            said.extend(data)
-
+    take = _bounded(said, 100)
     argv = ["/usr/bin/stat", "--file-system", "--format=%a %S", f"{_WORK}/scratch"]
-    code = await _follow(guest, argv, 30 * factor, take)
+    code = await _follow(guest, argv, 30 * factor, lambda _, data: take(data))
     numbers = re.fullmatch(rb"(\d{1,15}) (\d{1,9})\n", bytes(said))
     return code == 0 and numbers is not None and int(numbers[1]) * int(numbers[2]) < 1 << 20
 
 
-async def _step(
+async def step(
     guest: BuildGuest,
     name: str,
     args: list[str],
@@ -161,11 +174,21 @@ async def _step(
         return
     detail = printable(bytes(complaint).decode(errors="replace"))
     what = "did not end" if code is None else f"ended with status {code}"
-    if name == "apply.sh" and "No space left" in detail:
+    if name in ("apply.sh", "unpack.sh") and "No space left" in detail:
         hint: str | None = "the layer does not fit: machine.disk in puzzle.yaml makes it larger"
     else:
         hint = None
     raise BuildFailed(f"making the layer: {name} {what}", detail=detail, hint=hint)
+
+
+def _bounded(kept: bytearray, limit: int) -> Callable[[bytes], None]:
+    """Return what adds data to `kept` until that has `limit` bytes, or somewhat more."""
+
+    def take(data: bytes) -> None:
+        if len(kept) < limit:
+            kept.extend(data)
+
+    return take
 
 
 def _ours(name: str, args: list[str]) -> list[str]:

@@ -28,6 +28,7 @@ class ScriptFinding:
 
 
 _SET_E = re.compile(r"(^|[;&|({]|\b(then|do|else)\b)\s*set\s+(-[a-df-z]*e|-o\s+errexit)")
+_CHATTR = re.compile(r"(^|[;&|({]|\b(then|do|else)\b)\s*chattr\s+(-\S+\s+)*[+=][A-Za-z]")
 _SPEAKS = re.compile(r"\b(fail|echo|printf|cat)\b")
 _SHELL = re.compile(r"#!\s*(/usr)?/bin/(env\s+)?(?P<name>\S+)")
 
@@ -44,6 +45,8 @@ def script_findings(script: Script, *, injected: bool, check: bool) -> Iterator[
         return
     if check:
         yield from _check(lines)
+    if not injected:
+        yield from _lost(lines)
     yield from _syntax(script, lines[0], injected)
 
 
@@ -67,6 +70,14 @@ def _check(lines: list[str]) -> Iterator[ScriptFinding]:
     if not any(_SPEAKS.search(line) for line in speaking):
         message = 'it never says why: use `fail "A sentence for the learner."`'
         yield ScriptFinding(level="error", rule="sentence", line=1, message=message)
+
+
+def _lost(lines: list[str]) -> Iterator[ScriptFinding]:
+    """Find what a build can do and no layer can carry."""
+    for number, line in enumerate(lines, 1):
+        if not line.lstrip().startswith("#") and _CHATTR.search(line):
+            message = "no layer can carry chattr's flags: set them in break.sh"
+            yield ScriptFinding(level="warning", rule="chattr", line=number, message=message)
 
 
 def _shell(first: str) -> str:

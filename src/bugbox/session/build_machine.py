@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bugbox.config import Settings
 from bugbox.errors import MachineLost, OutOfResources
@@ -32,6 +32,8 @@ from bugbox.session.vmm_user import make_socket_folder, own_uid
 from bugbox.storage.disk import create_empty
 
 __all__ = ["build_machine", "while_it_runs"]
+
+T = TypeVar("T")
 
 _MEM_MIB = 512
 _BOOT_TIMEOUT = 60.0
@@ -69,7 +71,7 @@ async def build_machine(
         await machine.stop()
 
 
-async def while_it_runs(machine: Machine, work: Coroutine[Any, Any, None]) -> None:
+async def while_it_runs(machine: Machine, work: Coroutine[Any, Any, T]) -> T:
     """Do `work`; when the machine ends or cannot go on meanwhile, give up at once and say why."""
     task = asyncio.create_task(work)
     over: asyncio.Future[State] = asyncio.get_running_loop().create_future()
@@ -84,8 +86,7 @@ async def while_it_runs(machine: Machine, work: Coroutine[Any, Any, None]) -> No
         either: list[asyncio.Future[Any]] = [task, over]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
-            await task
-            return
+            return await task
         if over.result() is State.STALLED:
             raise OutOfResources(
                 "the disk of this host is full: the build machine cannot write",

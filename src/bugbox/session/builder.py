@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build puzzles' layers in machines of their own, once, and keep them by what they were made of.
 
-What comes out of a build machine is not trusted: the tar is read through before it is published,
-and nothing of it is ever extracted or mounted on the host.
+A puzzle that came in a pack brought its layer along: that is unpacked onto a disk in such a
+machine too, instead of being built. What comes from elsewhere is not trusted, be it a build
+machine's or a pack's: the tar is read through before it is published, and nothing of it is ever
+extracted or mounted on the host.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import tarfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,56 +22,33 @@ import anyio
 from bugbox.config import Settings
 from bugbox.errors import BuildFailed
 from bugbox.events import notice, step
-from bugbox.host import proc
 from bugbox.host.bridge import held, in_thread
 from bugbox.image.kernel import BuiltKernel
 from bugbox.image.rootfs import BuiltImage
-from bugbox.machine.driver import Driver
+from bugbox.machine.driver import Driver, Machine
 from bugbox.paths import Home
 from bugbox.puzzle.build import build
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.inputs import layer_key, pack
+from bugbox.puzzle.unpack import unpack
 from bugbox.session.build_machine import build_machine, while_it_runs
-from bugbox.storage import disk, file
-from bugbox.storage.archive import ArchiveError, Limits, scan
+from bugbox.session.layer import BuiltLayer, finish, head_of, load
+from bugbox.storage import disk, file, layer_file
+from bugbox.storage.archive import ArchiveError
+from bugbox.storage.layer_file import Head
 
-__all__ = ["BuiltLayer", "ensure_layer", "find_layer"]
+__all__ = ["BuiltLayer", "Parts", "apply_layer", "brought", "ensure_layer", "find_layer"]
 
-_FORMAT = 1
 #: The build machine's disks at the start, and the tar of an ordinary puzzle.
 _NEEDS = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuiltLayer:
-    """A layer in the store."""
-
-    key: str
-    folder: Path
-    #: Size of the disk the guest sees.
-    size_bytes: int
-    #: SHA-256 of the uncompressed tar: the same for the same puzzle on the same base.
-    tar_sha256: str
-    base_digest: str
-
-    @property
-    def tar(self) -> Path:
-        """The portable form, zstd."""
-        return self.folder / "puzzle.tar.zst"
-
-    @property
-    def disk(self) -> Path:
-        """The same as a qcow2 over the base image."""
-        return self.folder / "puzzle.qcow2"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
-    """What a layer is built from and with."""
+class Parts:
+    """What a layer is built with."""
 
     home: Home
     settings: Settings
-    puzzle: Puzzle
     image: BuiltImage
     kernel: BuiltKernel
     initrd: Path
@@ -78,7 +57,7 @@ class _Parts:
 
 def find_layer(home: Home, puzzle: Puzzle, image: BuiltImage) -> BuiltLayer | None:
     """Return the puzzle's layer as the puzzle is now; None when it has to be built first."""
-    return _load(home, layer_key(puzzle, image.digest))
+    return load(home, _key(home, puzzle, image.digest))
 
 
 async def ensure_layer(
@@ -95,38 +74,48 @@ async def ensure_layer(
     When two want the same puzzle, one builds and the other waits. BuildFailed has build.sh's
     output. Whatever goes wrong or is cancelled, the store has a whole layer or none.
     """
-    key = await in_thread(layer_key, puzzle, image.digest)
-    found = _load(home, key)
+    key = await in_thread(_key, home, puzzle, image.digest)
+    found = load(home, key)
     if found is not None:
         return found
     await in_thread(home.prepare)
-    parts = _Parts(
+    parts = Parts(
         home=home,
         settings=settings,
-        puzzle=puzzle,
         image=image,
         kernel=kernel,
         initrd=initrd,
         driver=driver,
     )
     async with _alone(home, puzzle.name):
-        return _load(home, key) or await _build(parts, key)
+        return load(home, key) or await _build(parts, puzzle, key)
 
 
-def _load(home: Home, key: str) -> BuiltLayer | None:
-    folder = home.layers / key
-    try:
-        values = json.loads((folder / "manifest.json").read_bytes())
-        layer = BuiltLayer(
-            key=key,
-            folder=folder,
-            size_bytes=values["disk"]["size_bytes"],
-            tar_sha256=values["tar"]["sha256"],
-            base_digest=values["base"]["digest"],
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+def brought(home: Home, puzzle: Puzzle, base_digest: str) -> Path | None:
+    """Return the layer that came with an added puzzle, when it is this puzzle's on this base."""
+    path = home.added_layer(puzzle.name)
+    if puzzle.folder != (home.puzzles / puzzle.name).resolve() or puzzle.build is None:
         return None
-    return layer if values.get("format") == _FORMAT else None
+    try:
+        head = layer_file.read_head(path)
+    except (OSError, ArchiveError):
+        return None
+    fits = (
+        head.base_digest == base_digest
+        and head.disk_bytes == puzzle.manifest.machine.disk
+        and head.inputs == pack(puzzle, None)
+    )
+    return path if fits else None
+
+
+def _key(home: Home, puzzle: Puzzle, base_digest: str) -> str:
+    """Return the layer's name: of what it is made, or of what was brought."""
+    own = layer_key(puzzle, base_digest)
+    path = brought(home, puzzle, base_digest)
+    if path is None:
+        return own
+    # Never the name that building would give it: nobody here has seen it being built.
+    return hashlib.sha256(f"{own} {layer_file.read_head(path).tar_sha256}".encode()).hexdigest()
 
 
 @asynccontextmanager
@@ -145,56 +134,119 @@ async def _alone(home: Home, name: str) -> AsyncIterator[None]:
         await anyio.sleep(0.2)
 
 
-async def _build(parts: _Parts, key: str) -> BuiltLayer:
-    home, puzzle = parts.home, parts.puzzle
-    with step(f"Build puzzle {puzzle.name}"):
+async def _build(parts: Parts, puzzle: Puzzle, key: str) -> BuiltLayer:
+    home, given = parts.home, brought(parts.home, puzzle, parts.image.digest)
+    with step(f"Build puzzle {puzzle.name}" if given is None else f"Unpack {puzzle.name}"):
         await in_thread(file.sweep, home.tmp)
         await in_thread(file.require_free, home.tmp, _NEEDS, f"building {puzzle.name}")
         async with held(file.workspace(home.tmp, "layer")) as work:
             made = work / "layer"
             made.mkdir()
-            tar = work / "puzzle.tar"
-            await in_thread(
-                disk.create_overlay,
-                made / "puzzle.qcow2",
-                backing=parts.image.rootfs,
-                backing_format="raw",
-                size_bytes=puzzle.manifest.machine.disk,
-            )
-            if puzzle.build is None:
-                tarfile.open(tar, "w").close()
+            if given is None:
+                head, warnings = await _build_new(parts, puzzle, work, made)
             else:
-                await _build_in_machine(parts, work, tar, made / "puzzle.qcow2")
-            await in_thread(_finish, parts, key, tar, made)
+                size = puzzle.manifest.machine.disk
+                head, warnings = await apply_layer(parts, given, made / "puzzle.qcow2", size), []
+                await in_thread(_copy, given, made / "puzzle.tar.zst")
+            await in_thread(finish, made, key, head, warnings)
             await in_thread(file.publish, made, home.layers / key)
-    built = _load(home, key)
+    built = load(home, key)
     assert built is not None
     return built
 
 
-async def _build_in_machine(parts: _Parts, work: Path, tar: Path, puzzle_disk: Path) -> None:
-    """Boot a build machine, run the build in it, and end it with all it wrote on disk."""
-    puzzle, factor = parts.puzzle, parts.settings.timeout_factor
-    inputs = work / "inputs.tar"
-    with inputs.open("wb") as packed:
-        await in_thread(pack, puzzle, packed)
-    async with build_machine(
+async def _build_new(
+    parts: Parts, puzzle: Puzzle, work: Path, made: Path
+) -> tuple[Head, list[str]]:
+    """Make tar and disk by running build.sh."""
+    tar, inputs, warnings = work / "puzzle.tar", work / "inputs.tar", list[str]()
+    size = puzzle.manifest.machine.disk
+    digest = ""
+    if puzzle.build is None:
+        tarfile.open(tar, "w").close()
+        await in_thread(_empty_disk, parts, made / "puzzle.qcow2", size)
+    else:
+        with inputs.open("wb") as packed:
+            digest = await in_thread(pack, puzzle, packed)
+        async with _machine(parts, puzzle.name, made / "puzzle.qcow2", size) as machine:
+            with tar.open("wb") as out:
+                work_to_do = build(
+                    machine.lifeline,
+                    puzzle,
+                    inputs,
+                    _Bounded(out, size).write,
+                    said=_say,
+                    factor=parts.settings.timeout_factor,
+                )
+                warnings = await while_it_runs(machine, work_to_do)
+    head = await in_thread(
+        head_of,
+        tar,
+        name=puzzle.name,
+        version=puzzle.manifest.version or "",
+        inputs=digest,
+        base=parts.image.name,
+        base_digest=parts.image.digest,
+        disk_bytes=size,
+    )
+    await in_thread(layer_file.write, tar, made / "puzzle.tar.zst", head)
+    return head, warnings
+
+
+async def apply_layer(parts: Parts, source: Path, to: Path, disk_bytes: int) -> Head:
+    """Unpack a layer's file onto a new disk over the base image; return what it is.
+
+    It is read as a whole before. ArchiveError: it breaks a rule, or is damaged.
+    """
+    head, entries = await in_thread(layer_file.verify, source)
+    async with (
+        held(file.workspace(parts.home.tmp, "unpack")) as work,
+        _machine(parts, head.puzzle or "layer", to, disk_bytes) as machine,
+    ):
+        tar = work / "layer.tar"
+        await in_thread(_unpacked, source, tar, head)
+        factor = parts.settings.timeout_factor
+        await while_it_runs(machine, unpack(machine.lifeline, tar, entries, factor=factor))
+    return head
+
+
+@asynccontextmanager
+async def _machine(parts: Parts, name: str, to: Path, size: int) -> AsyncIterator[Machine]:
+    """Boot a build machine that makes the disk `to`; end it with all it wrote on disk."""
+    await in_thread(_empty_disk, parts, to, size)
+    booted: AbstractAsyncContextManager[Machine] = build_machine(
         parts.home,
         parts.settings,
         parts.driver,
-        name=puzzle.name,
+        name=name,
         kernel=parts.kernel,
         initrd=parts.initrd,
         base=parts.image.rootfs,
-        disk=puzzle_disk,
-        disk_bytes=puzzle.manifest.machine.disk,
-    ) as machine:
-        with tar.open("wb") as out:
-            archive = _Bounded(out, puzzle.manifest.machine.disk)
-            work_to_do = build(
-                machine.lifeline, puzzle, inputs, archive.write, said=_say, factor=factor
-            )
-            await while_it_runs(machine, work_to_do)
+        disk=to,
+        disk_bytes=size,
+    )
+    async with booted as machine:
+        yield machine
+
+
+def _empty_disk(parts: Parts, path: Path, size: int) -> None:
+    disk.create_overlay(path, backing=parts.image.rootfs, backing_format="raw", size_bytes=size)
+
+
+def _unpacked(source: Path, tar: Path, head: Head) -> None:
+    """Write the tar that `verify` has read; a file that changed since then is refused."""
+    with layer_file.opened(source) as packed, tar.open("wb") as out:
+        bounded = _Bounded(out, head.tar_bytes)
+        while data := packed.read(1 << 20):
+            bounded.write(data)
+    if file.digest(tar) != head.tar_sha256:
+        raise ArchiveError(f"{source}: changed while it was read")
+
+
+def _copy(source: Path, to: Path) -> None:
+    with source.open("rb") as file_, to.open("wb") as out:
+        while data := file_.read(1 << 20):
+            out.write(data)
 
 
 class _Bounded:
@@ -214,30 +266,3 @@ class _Bounded:
 def _say(line: str) -> None:
     if line.strip():
         notice(f"  | {line}")
-
-
-def _finish(parts: _Parts, key: str, tar: Path, made: Path) -> None:
-    """Look through the tar, compress it, and write down what the layer is."""
-    size_bytes = tar.stat().st_size
-    try:
-        with tar.open("rb") as source:
-            members = sum(1 for _ in scan(source, Limits(bytes=size_bytes)))
-    except ArchiveError as error:
-        message = f"{parts.puzzle.name}: the layer is refused: {error.message}"
-        raise BuildFailed(message) from error
-    packed = made / "puzzle.tar.zst"
-    proc.run(["zstd", "-q", "-9", "-T0", tar, "-o", packed], timeout=1800)
-    manifest = {
-        "format": _FORMAT,
-        "key": key,
-        "puzzle": {"name": parts.puzzle.name, "version": parts.puzzle.manifest.version},
-        "base": {"name": parts.image.name, "digest": parts.image.digest},
-        "tar": {"sha256": file.digest(tar), "size_bytes": size_bytes, "members": members},
-        "archive": {"sha256": file.digest(packed), "size_bytes": packed.stat().st_size},
-        "disk": {
-            "sha256": file.digest(made / "puzzle.qcow2"),
-            "size_bytes": disk.virtual_size(made / "puzzle.qcow2"),
-        },
-    }
-    text = json.dumps(manifest, indent=2) + "\n"
-    (made / "manifest.json").write_text(text)

@@ -4,7 +4,8 @@
 #
 # Overlayfs notes a deletion as a character device 0:0 and a replaced directory as an attribute.
 # Here they become the empty files that OCI layers have: .wh.NAME and .wh..wh..opq. Paths that the
-# target must lose first go to WORK/scratch/deletions, each followed by a NUL.
+# target must lose first go to WORK/scratch/deletions, each followed by a NUL. What a tar cannot carry
+# goes to stdout: a kind and a path, each followed by a NUL.
 set -euo pipefail
 shopt -s dotglob nullglob
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
@@ -52,14 +53,34 @@ done < <(find . -type c -print0)
 
 # Directories that hide all the base had there. A new directory has the mark as well; it hides
 # nothing and needs none. getfattr writes odd bytes of a name in octal, which %b undoes.
+# Overlayfs keeps chattr's +i and +a as an attribute too, since they would bind itself.
 while IFS= read -r line; do
-    printf -v path '%b' "${line#'# file: '}"
-    is_folder "$base/$path" || continue
-    printf '%s\0' "$path" >>"$deletions"
-    quietly "$path/" touch -- "$path/.wh..wh..opq"
-done < <(find . -mindepth 1 -type d -print0 |
-    xargs -0r getfattr --no-dereference --name=trusted.overlay.opaque -- 2>/dev/null |
-    grep '^# file: ' || true)
+    case $line in
+    '# file: '*) printf -v path '%b' "${line#'# file: '}" ;;
+    trusted.overlay.opaque=*)
+        is_folder "$base/$path" || continue
+        printf '%s\0' "$path" >>"$deletions"
+        quietly "$path/" touch -- "$path/.wh..wh..opq"
+        ;;
+    trusted.overlay.protattr=*)
+        flags=${line#*=\"}
+        printf 'flags:%s\0%s\0' "${flags%\"}" "$path"
+        ;;
+    esac
+done < <(find . -mindepth 1 \( -type d -o -type f \) -print0 |
+    xargs -0r getfattr --no-dereference --dump --match='^trusted\.overlay\.(opaque|protattr)$' -- \
+        2>/dev/null || true)
+
+# The other flags that people set; those that the filesystem sets by itself are no loss. A name may
+# hold a newline: what stands behind it is no line of lsattr's.
+while IFS= read -r line; do
+    [[ $line =~ ^[-A-Za-z]{20,24}\ (\./.*)$ ]] || continue
+    path=${BASH_REMATCH[1]} flags=${line%% *}
+    flags=${flags//[-eIEVN]/}
+    [ -z "$flags" ] || printf 'flags:%s\0%s\0' "$flags" "$path"
+done < <(find . -mindepth 1 \( -type d -o -type f \) -print0 |
+    xargs -0r lsattr -d -- 2>/dev/null || true)
+find . -type s -printf 'socket\0%p\0'
 
 # A file where the base has a directory, or the other way round: tar would not replace it.
 while IFS= read -r -d '' path; do

@@ -15,7 +15,7 @@ like_base() {
     touch --reference="$work/base/$1" "$2"
 }
 
-for tool in getfattr mkfs.ext4 resize2fs tar unshare xargs; do
+for tool in getfattr lsattr mkfs.ext4 resize2fs tar unshare xargs; do
     command -v "$tool" >/dev/null || { echo "the base image has no $tool" >&2; exit 1; }
 done
 # There is no udev in the build machine, which would make it; bash reads <(…) through it.

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loss table: everything build.sh can do to a filesystem arrives on the learner's real ext4.
+
+One puzzle makes every case, one machine looks at all of them; each row is a test of its own. What
+no tar can carry is told, with what to do instead.
+"""
+
+import json
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import Bugbox
+
+from bugbox.paths import Home
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What build.sh does, what somebody in the machine looks at, and what is to be seen."""
+
+    name: str
+    build: str
+    look: str
+    seen: str
+
+
+def rows() -> list[Row]:
+    """Read the table."""
+    found = []
+    text = (Path(__file__).parent / "loss_table.txt").read_text()
+    for block in text.split("\n\n")[1:]:
+        name, *lines = block.strip("\n").split("\n")
+        parts = {mark: "\n".join(line[2:] for line in lines if line[0] == mark) for mark in "$?="}
+        found.append(Row(name.strip("[]"), parts["$"], parts["?"], parts["="]))
+    return found
+
+
+ROWS = rows()
+LONG = f"long={'n' * 255}"
+END = "== end"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The loss table's puzzle, built twice."""
+
+    answers: dict[str, str]
+    first: dict[str, Any]
+    second: dict[str, Any]
+    said: str
+
+
+@pytest.fixture(scope="module")
+def layer(built: Home) -> Iterator[Layer]:
+    """Build twice, boot once, look at every row."""
+    folder = Path(tempfile.mkdtemp(prefix="bugbox-test-"))
+    folder.chmod(0o711)
+    for name in ("images", "kernels", "cache"):
+        (folder / name).symlink_to(built.root / name)
+    bugbox = Bugbox(folder)
+    try:
+        bugbox("new", "losses", cwd=folder)
+        puzzle = folder / "losses"
+        steps = "\n".join(row.build for row in ROWS)
+        (puzzle / "build.sh").write_text(f"#!/bin/sh\nset -e\n{LONG}\n{steps}\n")
+        (puzzle / "ready.sh").write_text("#!/bin/sh\nexit 0\n")
+        manifests = []
+        for _ in range(2):
+            shutil.rmtree(bugbox.home.layers, ignore_errors=True)
+            said = bugbox("build", str(puzzle), timeout=300).stderr.decode()
+            (path,) = bugbox.home.layers.glob("*/manifest.json")
+            manifests.append(json.loads(path.read_text()))
+        id = bugbox.start(str(puzzle))
+        script = "\n".join(
+            f"echo {shlex.quote(f'== {row.name}')}; (\n{row.look}\n)" for row in ROWS
+        )
+        parts = bugbox.root(id, f"export LC_ALL=C.UTF-8 {LONG}\n{script}\necho '{END}'").split(
+            "== "
+        )
+        answers = dict(part.split("\n", 1) for part in parts if part)
+        yield Layer(answers, manifests[0], manifests[1], said)
+    finally:
+        bugbox.end()
+        shutil.rmtree(bugbox.home.runtime, ignore_errors=True)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_what_build_did_arrives(layer: Layer, row: Row) -> None:
+    assert layer.answers[row.name].rstrip("\n") == row.seen
+
+
+def test_the_same_puzzle_twice_is_the_same_tar(layer: Layer) -> None:
+    assert layer.first["tar"] == layer.second["tar"]
+
+
+def test_what_no_tar_carries_is_named_with_what_to_do(layer: Layer) -> None:
+    warnings = sorted(layer.first["warnings"])
+    assert [warning.split(",")[0] for warning in warnings] == [
+        "/srv/f/quiet has chattr's +A",
+        "/srv/f/stuck has chattr's +i",
+        "/srv/x/sock is a socket",
+    ]
+    assert "set it in break.sh (chattr +i /srv/f/stuck)" in warnings[1]
+    for warning in warnings:
+        assert f"warning: {warning}" in layer.said
+
+
+def test_holes_take_no_room_in_the_tar(layer: Layer) -> None:
+    assert layer.first["tar"]["size_bytes"] < 64 << 20
