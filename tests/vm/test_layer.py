@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import Bugbox
 
 from bugbox.paths import Home
+from tests.conftest import Bugbox
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
