@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -29,6 +30,9 @@ enum {
     SYSTEMD_POWEROFF = GLIBC_SIGRTMIN + 4,
     SYSTEMD_REBOOT = GLIBC_SIGRTMIN + 5,
     SYNC_S = 5,
+    /* From a slow boot's hand-over until systemd listens to signals. */
+    INIT_MS = 10000,
+    LOOK_EVERY_MS = 20,
 };
 
 /* From <linux/random.h>, which musl does not bring. */
@@ -44,6 +48,15 @@ struct job {
 };
 
 static struct job jobs[JOBS];
+
+/* A shutdown that waits until the real init can act on it. */
+static struct going_down {
+    struct timer again; /* set while one waits */
+    int64_t until;
+    int64_t id;
+    int signal;
+    bool silent;
+} going_down;
 
 static void answer(int64_t id, struct writer *writer)
 {
@@ -77,9 +90,9 @@ static void job_ended(struct process *process, int status)
     job->step = NULL;
 }
 
-/* Runs `work` in a child inside the guest's root. */
-static void in_child(int64_t id, const char *step, const struct fields *fields,
-                     int (*work)(const struct fields *))
+/* Runs `work` in a child inside the guest's root; NULL: it cannot, which is answered. */
+static struct job *in_child(int64_t id, const char *step, const struct fields *fields,
+                            int (*work)(const struct fields *))
 {
     struct job *job = NULL;
 
@@ -88,12 +101,12 @@ static void in_child(int64_t id, const char *step, const struct fields *fields,
             job = &jobs[slot];
     if (job == NULL) {
         answer_done(id, EBUSY, step);
-        return;
+        return NULL;
     }
     pid_t pid = process_fork(&job->process, job_ended);
     if (pid < 0) {
         answer_done(id, errno, step);
-        return;
+        return NULL;
     }
     if (pid == 0) {
         int null = open("/dev/null", O_RDWR | O_CLOEXEC), none = null < 0 ? 0 : null;
@@ -103,12 +116,14 @@ static void in_child(int64_t id, const char *step, const struct fields *fields,
     job->id = id;
     job->silent = false;
     job->step = step;
+    return job;
 }
 
 void calls_forget(void)
 {
     for (int slot = 0; slot < JOBS; slot++)
         jobs[slot].silent = true;
+    going_down.silent = true;
 }
 
 static void call_ping(int64_t id, const struct fields *fields)
@@ -247,12 +262,42 @@ static void call_guest_client(int64_t id, const struct fields *fields)
 
 /* --- shutdown --- */
 
+/* By its program: for its first moments it goes by the name it was run by, /sbin/init. */
 static bool init_is_systemd(void)
 {
-    char name[32];
+    char path[128];
+    ssize_t length = readlinkat(place.proc, "1/exe", path, sizeof(path) - 1);
 
-    return !place.alone && place_read(place.proc, "1/comm", name, sizeof(name)) &&
-           strcmp(name, "systemd") == 0;
+    if (length < 0)
+        return false;
+    path[length] = '\0';
+    return strstr(path, "/systemd/systemd") != NULL;
+}
+
+/* Process 1 is still what we came from: the real init has not been run yet. */
+static bool init_is_to_come(void)
+{
+    struct stat first, own;
+
+    return fstatat(place.proc, "1/exe", &first, 0) == 0 &&
+           fstatat(place.proc, "self/exe", &own, 0) == 0 && first.st_dev == own.st_dev &&
+           first.st_ino == own.st_ino;
+}
+
+static bool has_bit(const char *status, const char *key, int number)
+{
+    const char *line = strstr(status, key);
+
+    return line != NULL && (strtoull(line + strlen(key), NULL, 16) >> (number - 1) & 1);
+}
+
+/* The kernel drops a signal for process 1 that it neither handles nor blocks, and tells nobody. */
+static bool init_listens(int number)
+{
+    char status[4096];
+
+    return place_read(place.proc, "1/status", status, sizeof(status)) &&
+           (has_bit(status, "\nSigCgt:\t", number) || has_bit(status, "\nSigBlk:\t", number));
 }
 
 /* In two children: a disk that hangs must not keep the machine from going down. */
@@ -274,12 +319,47 @@ static void go_down_now(int how)
 
 static int ask_other_init(const struct fields *fields)
 {
-    char name[16] = "";
-    bool reboots = fields_text(fields, TAG_NAME, name, sizeof(name)) && strcmp(name, "reboot") == 0;
-    const char *program = reboots ? "/sbin/reboot" : "/sbin/poweroff";
+    const char *program = going_down.signal == SYSTEMD_REBOOT ? "/sbin/reboot" : "/sbin/poweroff";
 
+    (void)fields;
     execl(program, program, (char *)NULL);
     return errno;
+}
+
+static void ask_init(struct timer *timer)
+{
+    const char *step = "ask the init";
+    bool to_come = init_is_to_come(), systemd = init_is_systemd();
+    bool listens = !to_come && systemd && init_listens(going_down.signal);
+    int error = ETIMEDOUT;
+
+    if (!to_come && !systemd) {
+        struct job *job = in_child(going_down.id, step, NULL, ask_other_init);
+        if (job != NULL)
+            job->silent = going_down.silent;
+        return;
+    }
+    if (!listens && now_ms() < going_down.until) {
+        timer_set(timer, LOOK_EVERY_MS, ask_init);
+        return;
+    }
+    if (listens)
+        error = kill(1, going_down.signal) < 0 ? errno : 0;
+    if (!going_down.silent)
+        answer_done(going_down.id, error, step);
+}
+
+static void ask_init_soon(int64_t id, int signal)
+{
+    if (going_down.again.at != 0) {
+        answer_done(id, EALREADY, "ask the init");
+        return;
+    }
+    going_down.until = now_ms() + INIT_MS;
+    going_down.id = id;
+    going_down.signal = signal;
+    going_down.silent = false;
+    ask_init(&going_down.again);
 }
 
 static void call_shutdown(int64_t id, const struct fields *fields)
@@ -296,11 +376,8 @@ static void call_shutdown(int64_t id, const struct fields *fields)
     } else if (now || place.alone) {
         answer_done(id, 0, NULL);
         go_down_now(off ? RB_POWER_OFF : RB_AUTOBOOT);
-    } else if (init_is_systemd()) {
-        answer_done(id, kill(1, off ? SYSTEMD_POWEROFF : SYSTEMD_REBOOT) < 0 ? errno : 0,
-                    "ask the init");
     } else {
-        in_child(id, "ask the init", fields, ask_other_init);
+        ask_init_soon(id, off ? SYSTEMD_POWEROFF : SYSTEMD_REBOOT);
     }
 }
 

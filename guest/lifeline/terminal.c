@@ -198,6 +198,8 @@ static _Noreturn void run_login(const struct fields *fields, int report)
     char *argv[] = {"/bin/login", "-p", "-f", user, NULL};
 
     fields_text(fields, TAG_USER, user, sizeof(user));
+    if (fields_flag(fields, "unrecorded"))
+        namespace_without_records();
     environment_set(&environment, "LANG=C.UTF-8");
     environment_add(&environment, fields);
     set_term(&environment, fields);

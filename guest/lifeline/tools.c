@@ -15,8 +15,6 @@
 #include "mounts.h"
 #include "place.h"
 
-#define HOME_PATH "/run/bugbox"
-
 /* The applets' names as busybox prints them, one a line. */
 static char applets[8192];
 
@@ -139,6 +137,17 @@ bool namespace_with_tools(void)
     else if (!rebuild_home())
         return false;
     return mount("bugbox", SCRIPT_PATH, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") == 0;
+}
+
+/* Slaves, so that what logind mounts for the session is seen here too. */
+void namespace_without_records(void)
+{
+    static const char *const records[] = {"/var/log/lastlog", "/var/log/wtmp", "/var/log/btmp"};
+
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+        return;
+    for (size_t i = 0; i < sizeof(records) / sizeof(*records); i++)
+        mount(HOME_PATH "/null", records[i], NULL, MS_BIND, NULL);
 }
 
 bool script_name_is_good(const char *name)

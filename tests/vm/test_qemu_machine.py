@@ -28,6 +28,7 @@ from bugbox.storage.disk import create_overlay
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
 UID = 1_900_012_345
+FACTOR = float(os.environ.get("BUGBOX_TIMEOUT_FACTOR", "1"))
 
 
 class Bench:
@@ -181,6 +182,15 @@ def test_a_polite_stop_powers_the_guest_off(bench: Bench) -> None:
             assert await sh(machine, "cat /root/unsynced") == "kept"
 
     asyncio.run(main())
+
+
+def test_a_shutdown_asked_before_the_init_listens_is_not_lost(bench: Bench) -> None:
+    async def test(machine: QemuMachine) -> None:
+        # The lifeline answers while process 1 is still on its way to systemd's signal handlers.
+        await machine.lifeline.shutdown("poweroff")
+        await until(machine, State.OFF, timeout=120 * FACTOR)
+
+    bench.machine(test)
 
 
 def test_reboot(bench: Bench) -> None:

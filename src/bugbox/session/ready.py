@@ -128,7 +128,8 @@ def _output(result: Result) -> str:
 async def log_in(boot: Boot, user: str) -> None:
     """Log in as the learner does, type a command, and wait for what it prints.
 
-    The command replaces the shell: the session ends by itself and leaves no line of history. The
+    The command replaces the shell: the session ends by itself and leaves no line of history, and
+    no line in `last`. The
     answer is put together by printf, so the echo of what was typed cannot be mistaken for it.
     """
     left, right = secrets.token_hex(6), secrets.token_hex(6)
@@ -138,7 +139,7 @@ async def log_in(boot: Boot, user: str) -> None:
     try:
         async with asyncio.timeout(max(boot.left, 0.1)):
             terminal = await boot.lifeline.terminal(
-                user=user, rows=_LOGIN_ROWS, cols=_LOGIN_COLS, term="dumb"
+                user=user, rows=_LOGIN_ROWS, cols=_LOGIN_COLS, term="dumb", recorded=False
             )
             try:
                 await _talk(terminal, typed, answer, seen, 5 * boot.factor)

@@ -281,11 +281,19 @@ class Lifeline:
         term: str = "xterm-256color",
         env: Mapping[str, str] | None = None,
         login: bool = True,
+        recorded: bool = True,
         rescue: bool = False,
         argv: Sequence[str | bytes] | None = None,
     ) -> Terminal:
-        """Open a terminal: `argv` on it if given, else the rescue shell or a real login."""
-        flags = () if argv else ("rescue",) if rescue else ("login",) if login else ()
+        """Open a terminal: `argv` on it if given, else the rescue shell or a real login.
+
+        A login that is not `recorded` leaves lastlog and wtmp as they are.
+        """
+        flags: tuple[str, ...] = ()
+        if not argv and rescue:
+            flags = ("rescue",)
+        elif not argv and login:
+            flags = ("login",) if recorded else ("login", "unrecorded")
         fields = _command_fields(argv or (), user=user, env=env, cwd=None, flags=flags, name="")
         size: Pairs = [(Tag.ROWS, rows), (Tag.COLS, cols), (Tag.TERM, term)]
         return Terminal(await self._open("terminal", [*fields, *size]))
@@ -389,9 +397,12 @@ class Lifeline:
         return time.monotonic() - begun
 
     async def shutdown(self, name: str) -> None:
-        """Ask for `poweroff` or `reboot` (the real init does it), or `now` (reboot at once)."""
+        """Ask for `poweroff` or `reboot` (the real init does it), or `now` (reboot at once).
+
+        It is answered when the init has been told: early in a boot that takes a while.
+        """
         try:
-            await self._call("shutdown", [(Tag.NAME, name)])
+            await self._call("shutdown", [(Tag.NAME, name)], timeout=20.0 * self.factor)
         except MachineLost:
             if name != "now":
                 raise
