@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,8 @@ def built() -> Home:
     return home
 
 
-@pytest.fixture
-def home_folder(built: Home) -> Iterator[Path]:
+@contextmanager
+def borrowing(built: Home) -> Iterator[Path]:
     """A fresh state directory that borrows images, kernels, layers and probe results."""
     folder = Path(tempfile.mkdtemp(prefix="bugbox-test-"))
     folder.chmod(0o711)
@@ -119,6 +120,13 @@ def home_folder(built: Home) -> Iterator[Path]:
     yield folder
     shutil.rmtree(Home(folder).runtime, ignore_errors=True)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def home_folder(built: Home) -> Iterator[Path]:
+    """A state directory of the test's own."""
+    with borrowing(built) as folder:
+        yield folder
 
 
 @pytest.fixture
