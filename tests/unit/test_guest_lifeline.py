@@ -220,11 +220,11 @@ def test_close_kills_the_group(host: Speaker, agent: Agent) -> None:
 
 
 def test_a_left_background_process_does_not_hold_the_end(host: Speaker) -> None:
-    start = time.monotonic()
-    done = host.run("sh", "-c", "(sleep 3; echo late; echo $? > /tmp/survived) & echo now")
+    wait = "while [ ! -e /tmp/go ]; do sleep 0.1; done"
+    done = host.run("sh", "-c", f"({wait}; echo late; echo $? > /tmp/survived) & echo now")
     assert done.out == b"now\n" and done.code == 0
-    assert time.monotonic() - start < 2.5
-    end = time.monotonic() + 10
+    assert host.run("sh", "-c", ": > /tmp/go").code == 0
+    end = time.monotonic() + 20
     while not (out := host.run("cat", "/tmp/survived").out) and time.monotonic() < end:
         time.sleep(0.2)
     assert out == b"0\n"  # no broken pipe
@@ -234,7 +234,11 @@ def test_a_stalled_reader_stops_the_writer(host: Speaker, agent: Agent) -> None:
     """50 MB are written and nobody reads: credit holds them back, memory stays."""
     before = agent.memory_kib()
     channel = host.open("exec", arg=["sh", "-c", "head -c 50000000 /dev/zero | tr '\\0' x"])
-    time.sleep(1.5)
+    end, held = time.monotonic() + 20, 0
+    while held < 65536 and time.monotonic() < end:
+        assert host.call("ping")
+        held = sum(len(f.payload) for f in host.queue if f.kind == DATA and f.channel == channel)
+    time.sleep(0.5)  # for what must not come
     assert host.call("ping")
     held = sum(len(f.payload) for f in host.queue if f.kind == DATA and f.channel == channel)
     assert held == 65536
@@ -258,11 +262,11 @@ def test_a_host_that_reads_nothing(host: Speaker, agent: Agent) -> None:
             break
         finally:
             host.sock.setblocking(True)
-    time.sleep(0.5)
-    ticks, memory = agent.ticks(), agent.memory_kib()
-    time.sleep(1)
-    assert agent.ticks() - ticks <= 2
-    assert memory < 60000
+    end, ticks = time.monotonic() + 20, agent.ticks()
+    while time.sleep(1) or agent.ticks() - ticks > 2:
+        assert time.monotonic() < end, "it never comes to rest"
+        ticks = agent.ticks()
+    assert agent.memory_kib() < 60000
     host.sock.close()
     again = agent.connect()
     again.synchronize()
@@ -272,7 +276,7 @@ def test_a_host_that_reads_nothing(host: Speaker, agent: Agent) -> None:
 
 def test_more_than_the_credit_ends_the_channel(host: Speaker) -> None:
     channel = host.open("exec", arg=["sleep", "1000"])
-    for _ in range(5):
+    for _ in range(9):  # more than the credit and what a pipe holds together
         host.send(DATA, channel, bytes(16384))
     assert "take data" in str(host.finish(channel).failed)
     channel = host.open("exec", arg=["sleep", "1000"])
@@ -430,13 +434,14 @@ def test_terminal_size_signals_and_end(host: Speaker) -> None:
     host.send(RESIZE, channel, fields(rows=50, cols=132))
     host.data(channel, b"stty size\n")
     host.output_until(channel, b"50 132")
-    host.data(channel, b"sleep 1000\n")
-    time.sleep(0.3)
+    asleep = b"sh -c 'echo asleep-$((1+1)); exec sleep 1000'\n"
+    host.data(channel, asleep)
+    host.output_until(channel, b"asleep-2")
     host.data(channel, b"\x03")
     host.data(channel, b"echo int=$?\n")
     host.output_until(channel, b"int=130")
-    host.data(channel, b"sleep 1000\n")
-    time.sleep(0.3)
+    host.data(channel, asleep)
+    host.output_until(channel, b"asleep-2")
     host.send(SIGNAL, channel, fields(signo=15))
     host.data(channel, b"echo term=$?\n")
     host.output_until(channel, b"term=143")
@@ -563,8 +568,11 @@ def test_put_that_fails_leaves_nothing(host: Speaker, agent: Agent) -> None:
     channel = host.open("put", path="/tmp/file", size=10)
     host.next(OPENED, channel=channel)
     host.synchronize()
-    time.sleep(0.3)
-    assert [entry.name for entry in (agent.root / "tmp").iterdir()] == ["file"]
+    end = time.monotonic() + 20
+    while len(names := [entry.name for entry in (agent.root / "tmp").iterdir()]) > 1:
+        assert time.monotonic() < end, names
+        time.sleep(0.02)
+    assert names == ["file"]
     assert target.read_text() == "old"
 
 

@@ -231,7 +231,7 @@ async def test_a_guest_that_never_answers_or_talks_rubbish_for_ever(tmp_path: Pa
             begun = time.monotonic()
             with pytest.raises(MachineLost, match=r"within 0\.5 s"):
                 await connection.synchronize(0.5)
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < 30
 
 
 async def test_the_start_is_said_again_to_a_guest_that_missed_it(tmp_path: Path) -> None:

@@ -136,8 +136,8 @@ async def test_a_command_that_hangs_is_killed_with_what_it_said(
     line: Lifeline, guest: FakeGuest
 ) -> None:
     begun = time.monotonic()
-    result = await line.run(["sh", "-c", "echo before; echo $$ > pid; sleep 100"], timeout=0.5)
-    assert time.monotonic() - begun < 5
+    result = await line.run(["sh", "-c", "echo before; echo $$ > pid; sleep 100"], timeout=3.0)
+    assert time.monotonic() - begun < 60
     assert result.timed_out
     assert (result.stdout, result.status, result.code) == (b"before\n", None, 124)
     pid = int((guest.root / "pid").read_text())
@@ -347,9 +347,9 @@ async def test_everybody_is_told_at_once_when_the_machine_dies(
             await task
     with pytest.raises(MachineLost):
         await everything(terminal)
-    async with raising(MachineLost, 2, "no longer answers"):
+    async with raising(MachineLost, line.patience, "no longer answers"):
         await line.run(["true"])
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60, "not when the commands would have ended"
     assert len(lost) == 1
     assert not line.connected
 
@@ -409,7 +409,7 @@ async def test_resynchronize_after_a_reboot(line: Lifeline, guest: FakeGuest) ->
 async def test_close_and_connect_again(line: Lifeline) -> None:
     await line.aclose()
     assert not line.connected
-    async with raising(MachineLost, 1):
+    async with raising(MachineLost, line.patience):
         await line.ping()
     await line.connect(5)
     await line.connect(5)
@@ -418,9 +418,9 @@ async def test_close_and_connect_again(line: Lifeline) -> None:
 
 async def test_nobody_there(tmp_path: Path) -> None:
     lifeline = Lifeline(tmp_path / "none")
-    async with raising(MachineLost, 2, "within 0.3 s"):
+    async with raising(MachineLost, lifeline.patience, "within 0.3 s"):
         await lifeline.connect(0.3)
-    async with raising(MachineLost, 1):
+    async with raising(MachineLost, lifeline.patience):
         await lifeline.run(["true"])
 
 

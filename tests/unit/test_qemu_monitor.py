@@ -27,11 +27,11 @@ def with_monitor(
             tmp_path / "qmp",
             on_event=lambda name, data: events.append((name, dict(data))),
             on_lost=lost.set,
-            timeout=0.3,
+            timeout=2.0,
         )
         try:
             await monitor.connect()
-            await asyncio.wait_for(test(monitor, double, events, lost), 10)
+            await asyncio.wait_for(test(monitor, double, events, lost), 30)
         finally:
             await monitor.aclose()
             await double.aclose()
@@ -71,7 +71,7 @@ def test_a_command_without_an_answer_ends(tmp_path: Path) -> None:
         monitor: Monitor, double: QemuDouble, events: Events, lost: asyncio.Event
     ) -> None:
         double.silent.add("stop")
-        with pytest.raises(MachineLost, match=r"did not answer stop within 0\.3 s"):
+        with pytest.raises(MachineLost, match="did not answer stop within 2 s"):
             await monitor.execute("stop")
         double.silent.clear()
         assert await monitor.status() == "prelaunch"

@@ -129,7 +129,7 @@ def test_a_guest_that_reboots_and_never_comes_back_fails(tmp_path: Path) -> None
         await double.reboot()
         await until(machine, State.REBOOTING)
         await double.say("last words\n")
-        with pytest.raises(BootFailed, match=r"did not start within 0\.5 s") as caught:
+        with pytest.raises(BootFailed, match="did not start within 3 s") as caught:
             await machine.wait_lifeline()
         assert "last words" in (caught.value.detail or "")
         assert machine.state is State.FAILED
@@ -140,7 +140,7 @@ def test_a_guest_that_reboots_and_never_comes_back_fails(tmp_path: Path) -> None
         await machine.wait_lifeline()
         await machine.reached(State.READY)
 
-    on_double(tmp_path, test, boot_timeout=0.5)
+    on_double(tmp_path, test, boot_timeout=3.0)
 
 
 def test_power_off_and_boot_again(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_silent_boot_is_begun_again_once(tmp_path: Path) -> None:
         await machine.wait_lifeline()
         assert machine.retries == 1 and double.commands.count("system_reset") == 1
 
-    on_double(tmp_path, test, boot_timeout=1.0)
+    on_double(tmp_path, test, boot_timeout=4.0)
 
 
 def test_a_boot_silent_twice_fails(tmp_path: Path) -> None:
