@@ -15,6 +15,7 @@ import pytest
 
 from bugbox.paths import DATA
 from bugbox.puzzle.inputs import EPOCH, NEVER
+from bugbox.puzzle.unpack import lists
 from bugbox.storage.archive import Entry, scan
 
 TOOLS = ("busybox", "getfattr", "getfacl", "losetup", "mkfs.ext4", "unshare")
@@ -68,6 +69,31 @@ mount -o ro "$target" "$2/seen"
 (cd "$2/seen" && sh "$2/look.sh") >"$2/looked"
 """.replace("EPOCH", str(EPOCH))
 
+#: Brings the tar that came out onto the base again, as for a layer from elsewhere.
+UNPACK = """
+set -eu
+guest=$1 folder=$2 work=$2/work2
+mkdir "$work"
+truncate -s 64M "$2/scratch.img"
+cp "$2/base.img" "$2/target.img"
+base=$(losetup --read-only --find --show "$2/base.img")
+scratch=$(losetup --find --show "$2/scratch.img")
+target=$(losetup --find --show "$2/target.img")
+end() {
+    set +e
+    cd /
+    umount "$folder/seen" "$work/scratch/merged" "$work/target" "$work/scratch" "$work/base"
+    losetup --detach "$base" "$scratch" "$target"
+} 2>/dev/null
+trap end EXIT
+bash "$guest/prepare.sh" "$work" "$base" "$scratch"
+cp "$2/layer.tar" "$2/deletions" "$2/folders" "$2/others" "$work/scratch"
+bash "$guest/unpack.sh" "$work" "$target"
+! grep -q "$work" /proc/mounts
+mount -o ro "$target" "$2/seen"
+(cd "$2/seen" && sh "$2/look.sh") >"$2/looked"
+"""
+
 
 class Build:
     """One build on a base that is little more than busybox."""
@@ -98,19 +124,28 @@ class Build:
         make = ["mkfs.ext4", "-q", "-d", self.folder / "base", image, "64M"]
         subprocess.run(make, check=True, env=env)
         subprocess.run(["tar", "-C", inputs, "-cf", self.folder / "inputs.tar", "."], check=True)
+        self._drive()
+        said = (self.folder / "looked").read_text()
+        with (self.folder / "layer.tar").open("rb") as tar:
+            entries = {entry.name: entry for entry in scan(tar)}
+        for name, data in lists(list(entries.values())).items():
+            (self.folder / name).write_bytes(data)
+        (self.folder / "drive.sh").write_text(UNPACK)
+        self._drive()
+        assert (self.folder / "looked").read_text() == said, "unpacked, it is another disk"
+        return said, entries
+
+    def _drive(self) -> None:
         drive = ["unshare", "--mount", "bash", self.folder / "drive.sh"]
         done = subprocess.run(
             [*drive, DATA / "puzzle" / "guest", self.folder, " ".join(NEVER)],
-            env=env,
+            env={**os.environ, "PATH": SBIN},
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        with (self.folder / "layer.tar").open("rb") as tar:
-            entries = {entry.name: entry for entry in scan(tar)}
-        return (self.folder / "looked").read_text(), entries
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ __all__ = ["LATER", "app", "commands", "run"]
 #: Verbs that are named already and come later.
 LATER = (
     "undo", "checkpoint", "fork", "forward", "pause", "dev", "diff", "test", "import", "pack",
-    "add", "bundle", "layer", "boot", "serve", "lab", "image export", "kernel build",
+    "add", "bundle", "boot", "serve", "lab", "image export", "kernel build",
     "kernel compare",
 )  # fmt: skip
 
@@ -71,6 +71,10 @@ _group("People who write puzzles", "new", "lint", "build", "schema")
 _parts = _group("People who look after the parts", "keeper", "completion")
 _family(
     _parts, "image", "Base images.", build="build", list="list_", show="show", rm="remove"
+)  # fmt: skip
+_family(
+    _parts, "layer", "What puzzles change on their base image.",
+    show="show", verify="verify", export="export", apply="apply",
 )  # fmt: skip
 _family(_parts, "kernel", "Kernels.", list="list_", show="show")
 
@@ -120,6 +124,6 @@ def commands() -> dict[str, tuple[str, ...]]:
         if name.startswith("-"):
             continue
         found[name] = (name,)
-        if name in ("image", "kernel"):
+        if name in ("image", "kernel", "layer"):
             found |= {f"{name} {n}": (name, n) for n in app[name] if not n.startswith("-")}
     return found

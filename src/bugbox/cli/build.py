@@ -9,22 +9,30 @@ from typing import Any
 from bugbox.cli import prepare
 from bugbox.cli.ask import puzzle_ref
 from bugbox.cli.out import complain, document, printable, say
+from bugbox.errors import UserError
+from bugbox.paths import Home
+from bugbox.session import artefact
 
 __all__ = ["build"]
 
 
-def build(*names: str, json: bool = False) -> int:
+def build(*names: str, output: Path | None = None, json: bool = False) -> int:
     """Build puzzles, with the kernel and the base image where they are missing.
 
     Args:
         names: Names of the catalogue or folders. Without one, the folder you stand in.
+        output: Write the layer to this file as well; for one puzzle. Also -o.
         json: Print one JSON document.
     """
+    if output is not None and len(names) > 1:
+        raise UserError("-o takes one puzzle at a time")
     told: list[dict[str, Any]] = []
     for name in names or (None,):
         ref = puzzle_ref(name)
         layer = prepare.ensure(ref).layer
         assert layer is not None
+        if output is not None:
+            artefact.export(Home(), layer.tar, output, "file")
         puzzle, size = Path(ref).name, layer.tar.stat().st_size
         told.append(
             {

@@ -18,7 +18,11 @@ from typing import Any
 __all__ = ["SHORT", "Unparsed", "bind", "split"]
 
 #: One-letter spellings, by command.
-SHORT: Mapping[str, Mapping[str, str]] = {"shell": {"-t": "--tty"}}
+SHORT: Mapping[str, Mapping[str, str]] = {
+    "shell": {"-t": "--tty"},
+    "build": {"-o": "--output"},
+    "layer": {"-o": "--output"},
+}
 
 _VARARGS = 0x04  # CO_VARARGS of a code object: it takes *args
 

@@ -20,10 +20,10 @@ from bugbox.image import store
 from bugbox.image.store import BuiltImage, BuiltKernel, Estimate
 from bugbox.paths import Home
 from bugbox.puzzle.definition import Puzzle
-from bugbox.session.builder import BuiltLayer, ensure_layer, find_layer
+from bugbox.session.builder import BuiltLayer, Parts, ensure_layer, find_layer
 from bugbox.session.drivers import choose
 
-__all__ = ["Prepared", "ensure", "estimate", "find"]
+__all__ = ["Prepared", "ensure", "estimate", "find", "layer_parts"]
 
 Run = Callable[[Callable[[], Awaitable[BuiltLayer]]], BuiltLayer]
 
@@ -72,6 +72,19 @@ def ensure(home: Home, settings: Settings, wanted: Puzzle | str, run: Run = anyi
         puzzle, driver = wanted, choose(home, settings)
         layer = run(lambda: ensure_layer(home, settings, puzzle, image, kernel, initrd, driver))
     return Prepared(kernel=kernel, initrd=initrd, image=image, layer=layer)
+
+
+def layer_parts(home: Home, settings: Settings, base: str) -> Parts:
+    """Return what a machine that makes disks over `base` is built with; build what is missing."""
+    parts = ensure(home, settings, base)
+    return Parts(
+        home=home,
+        settings=settings,
+        image=parts.image,
+        kernel=parts.kernel,
+        initrd=parts.initrd,
+        driver=choose(home, settings),
+    )
 
 
 def estimate(home: Home, settings: Settings, wanted: Puzzle | str) -> list[Estimate]:

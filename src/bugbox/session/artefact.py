@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A layer's file on its way out of the store and in again: copies, OCI images, disks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+from bugbox.errors import NotBuilt, StateError, UserError
+from bugbox.host.bridge import held
+from bugbox.image.rootfs import BuiltImage
+from bugbox.paths import Home
+from bugbox.puzzle.definition import Puzzle
+from bugbox.session.builder import Parts, apply_layer, find_layer
+from bugbox.session.layer import head_of
+from bugbox.storage import file, layer_file, oci
+from bugbox.storage.archive import ArchiveError
+from bugbox.storage.layer_file import Head
+
+__all__ = ["export", "file_of", "from_image", "require_base", "to_disk"]
+
+Form = Literal["file", "tar", "oci"]
+
+
+def file_of(home: Home, puzzle: Puzzle, image: BuiltImage | None) -> Path:
+    """Return the file of a puzzle's layer; NotBuilt when there is none yet."""
+    layer = find_layer(home, puzzle, image) if image is not None else None
+    if layer is None:
+        raise NotBuilt(f"{puzzle.name} has no layer yet", hint=f"bugbox build {puzzle.name}")
+    return layer.tar
+
+
+def require_base(head: Head, image: BuiltImage) -> None:
+    """Refuse a layer that was made on another base image: StateError."""
+    if head.base_digest == image.digest:
+        return
+    made_on = (
+        f"{head.base} {head.base_digest[:12]}" if head.base else "a base that it does not name"
+    )
+    raise StateError(
+        f"this layer was made on {made_on}, and the base image here is "
+        f"{image.name} {image.digest[:12]}",
+        hint=f"build it again from the puzzle: bugbox build {head.puzzle or 'NAME'}",
+    )
+
+
+def export(home: Home, source: Path, to: Path, form: Form) -> str:
+    """Write a layer, looked through before, in one of three forms; return its digest there.
+
+    `file` is the same file again, `tar` the tar of an OCI layer, `oci` a new folder with an image.
+    """
+    head, _ = layer_file.verify(source)
+    with _new(home, to) as made:
+        if form == "file":
+            shutil.copyfile(source, made)
+            digest = file.digest(made)
+        elif form == "tar":
+            with layer_file.opened(source) as tar, made.open("wb") as out:
+                digest = oci.to_oci(tar, out).sha256.hexdigest()
+        else:
+            annotations = {oci.HEAD: json.dumps(asdict(head), sort_keys=True)}
+            with layer_file.opened(source) as tar:
+                name = head.puzzle or "layer"
+                digest = oci.write_layout(tar, made, name=name, annotations=annotations)
+    return digest.removeprefix("sha256:")
+
+
+@contextmanager
+def _new(home: Home, to: Path) -> Iterator[Path]:
+    """Yield where to make what is moved to `to` when the block ends well."""
+    if to.exists() or to.is_symlink():
+        raise UserError(f"{to} is there already")
+    if not to.absolute().parent.is_dir():
+        raise UserError(f"{to}: no such folder")
+    home.prepare()
+    with file.workspace(home.tmp, "export") as work:
+        yield work / "made"
+        shutil.move(work / "made", to)
+
+
+@contextmanager
+def from_image(home: Home, layout: str, image: BuiltImage, disk_bytes: int) -> Iterator[Path]:
+    """Turn the topmost layer of an OCI image into a layer's file, there for the time of the block.
+
+    `layout` is a folder, or FOLDER:NAME. Whether the image's lower layers are our base cannot be
+    known, unless the image is one of ours: then it says on which base its layer was made.
+    """
+    folder, _, name = (layout, "", "") if Path(layout).is_dir() else layout.rpartition(":")
+    found = oci.read_layout(Path(folder or name), name if folder else "")
+    home.prepare()
+    with file.workspace(home.tmp, "import") as work:
+        tar, path = work / "layer.tar", work / "puzzle.tar.zst"
+        with oci.opened(found) as blob, tar.open("wb") as out:
+            oci.from_oci(blob, out)
+        head = head_of(
+            tar,
+            name="",
+            version="",
+            inputs="",
+            base=image.name,
+            base_digest=image.digest,
+            disk_bytes=disk_bytes,
+        )
+        layer_file.write(tar, path, _with_origin(head, found.annotations.get(oci.HEAD)))
+        yield path
+
+
+def _with_origin(head: Head, said: str | None) -> Head:
+    """Take over what an exported image says of where its layer is from."""
+    if said is None:
+        return head
+    try:
+        values = json.loads(said)
+        kept = {key: values[key] for key in ("puzzle", "version", "base", "base_digest")}
+        disk_bytes = values["disk_bytes"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ArchiveError(f"the image's {oci.HEAD} cannot be read: {error}") from error
+    if not all(isinstance(value, str) and len(value) <= 200 for value in kept.values()):
+        raise ArchiveError(f"the image's {oci.HEAD} makes no sense")
+    if not isinstance(disk_bytes, int) or not 0 < disk_bytes <= 1 << 40:
+        raise ArchiveError(f"the image's {oci.HEAD} names no size of a disk")
+    # Not the inputs: somebody may have changed the layer on its way.
+    return replace(head, disk_bytes=disk_bytes, **kept)
+
+
+async def to_disk(parts: Parts, source: Path, to: Path) -> Head:
+    """Unpack a layer onto a new qcow2 over its base image, in a machine: no root is needed."""
+    head = layer_file.read_head(source)
+    require_base(head, parts.image)
+    async with held(_new(parts.home, to)) as made:
+        await apply_layer(parts, source, made, head.disk_bytes)
+    return head
