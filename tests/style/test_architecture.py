@@ -41,6 +41,8 @@ PURE = {
     "machine/lifeline/wire.py",
     "image/recipe.py",
     "image/digest.py",
+    *(f"boottime/{n}.py" for n in ("kmsg", "initcall", "systemd", "timeline", "rule", "advice")),
+    *("boottime/report.py", "boottime/svg.py"),
 }
 IMPURE = {"os", "socket", "subprocess", "shutil", "tempfile", "asyncio", "anyio", "time", "fcntl"}
 

@@ -298,7 +298,7 @@ def test_nobody_reads(keeper: FakeKeeper) -> None:
     [
         (["shel"], "did you mean shell?"),
         (["image", "lst"], "did you mean list?"),
-        (["frobnicate"], "one of build, check"),
+        (["frobnicate"], "one of boot, build, check"),
         (["start", "--colt"], "--cold"),
         (["show", "red-me"], "did you mean read-me?"),
         (["undo"], "not there yet"),

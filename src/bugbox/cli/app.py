@@ -23,7 +23,7 @@ __all__ = ["LATER", "app", "commands", "run"]
 #: Verbs that are named already and come later.
 LATER = (
     "undo", "checkpoint", "fork", "forward", "pause", "dev", "diff", "test", "import", "pack",
-    "add", "bundle", "boot", "serve", "lab", "image export", "kernel build",
+    "add", "bundle", "boot tune", "serve", "lab", "image export", "kernel build",
     "kernel compare",
 )  # fmt: skip
 
@@ -77,6 +77,7 @@ _family(
     show="show", verify="verify", export="export", apply="apply",
 )  # fmt: skip
 _family(_parts, "kernel", "Kernels.", list="list_", show="show")
+_family(_parts, "boot", "Where a boot's time goes.", report="report")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -124,6 +125,6 @@ def commands() -> dict[str, tuple[str, ...]]:
         if name.startswith("-"):
             continue
         found[name] = (name,)
-        if name in ("image", "kernel", "layer"):
+        if name in ("image", "kernel", "layer", "boot"):
             found |= {f"{name} {n}": (name, n) for n in app[name] if not n.startswith("-")}
     return found

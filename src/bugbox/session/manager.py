@@ -24,6 +24,7 @@ from bugbox.paths import Home
 from bugbox.puzzle import catalogue
 from bugbox.session import adoption, prepare, record
 from bugbox.session.attempt import Attempt
+from bugbox.session.boot import boot_facts
 from bugbox.session.drivers import choose
 from bugbox.session.evidence import debug, logs
 from bugbox.session.plan import Plan, of_image, of_puzzle
@@ -63,6 +64,7 @@ class Manager:
             "ps": self._ps,
             "logs": self._logs,
             "debug": self._debug,
+            "boot": self._boot,
         }
 
     async def __aenter__(self) -> Manager:
@@ -271,3 +273,11 @@ class Manager:
             "summary": session.summary(),
             "boot": dict(session.machine.lifeline.milestones) if session.machine else {},
         }
+
+    async def _boot(self, args: Mapping[str, Any]) -> Any:
+        session = (await self.find(args.get("id"))).session
+        return await boot_facts(session, self.settings.timeout_factor)
+
+
+def _is_meant(attempt: Attempt, ref: str) -> bool:
+    return attempt.session.id.startswith(ref) or attempt.session.record.puzzle == ref
