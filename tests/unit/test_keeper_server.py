@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from session_world import World, eventually, keeper_argv, world
 
-from bugbox import __version__
 from bugbox.errors import HostError, NotFound, UserError
 from bugbox.host.proc import Process, start_time
 from bugbox.keeper import client, protocol, start
 from bugbox.keeper.client import KeeperGone, Terminal, relay, request, stream
+from bugbox.keeper.identity import code_version
 
 
 class Keepers:
@@ -246,18 +246,35 @@ def test_another_version_takes_over_without_touching_machines(
     made: World, keepers: Keepers, id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machines, first = made.processes(), keepers.pid
-    monkeypatch.setattr(client, "__version__", "0.0.0-other")
-    with pytest.raises(Exception, match="keep replacing"):  # the new keeper is of this version
-        request(made.home, "ps")
-    monkeypatch.setattr(client, "__version__", __version__)
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "code_version", lambda: "0.0.0-other")
+        with pytest.raises(Exception, match="keep replacing"):  # the new keeper is of this version
+            request(made.home, "ps")
     assert keepers.pid != first
     assert request(made.home, "ps")[0]["state"] == "ready"
     assert made.processes() == machines
 
 
+def test_a_start_with_other_settings_gets_a_keeper_that_has_them(
+    made: World, keepers: Keepers, id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other verb is answered by whichever keeper there is."""
+    machines, first = made.processes(), keepers.pid
+    monkeypatch.setenv("BUGBOX_QEMU", "another-qemu")
+    assert [row["id"] for row in request(made.home, "ps")] == [id]
+    assert keepers.pid == first
+    second = request(made.home, "start", {"puzzle": str(made.puzzle)})["id"]
+    assert keepers.pid != first
+    assert set(machines) < set(made.processes())
+    assert {row["id"]: row["state"] for row in request(made.home, "ps")} == {
+        id: "ready",
+        second: "ready",
+    }
+
+
 def test_protocol_skew_is_told(made: World, keepers: Keepers) -> None:
     request(made.home, "ping")
-    message = {"protocol": 99, "version": __version__, "verb": "ps", "args": {}}
+    message = {"protocol": 99, "version": code_version(), "verb": "ps", "args": {}}
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(made.home.keeper_socket))
         sock.sendall(protocol.line(message))
@@ -289,7 +306,7 @@ def test_somebody_elses_keeper_is_not_asked(
 
 
 def _asks(verb: str, **args: Any) -> bytes:
-    asked = {"protocol": protocol.PROTOCOL, "version": __version__, "verb": verb, "args": args}
+    asked = {"protocol": protocol.PROTOCOL, "version": code_version(), "verb": verb, "args": args}
     return protocol.line(asked)
 
 
@@ -334,7 +351,7 @@ def test_hanging_up_during_start_takes_all_back(made: World, keepers: Keepers) -
     request(made.home, "ping")
     message = {
         "protocol": protocol.PROTOCOL,
-        "version": __version__,
+        "version": code_version(),
         "verb": "start",
         "args": {"puzzle": str(made.puzzle)},
     }
@@ -366,7 +383,7 @@ def test_clients_that_die_before_their_terminal_is_there_leave_none(
     request(made.home, "ping")
     message = {
         "protocol": protocol.PROTOCOL,
-        "version": __version__,
+        "version": code_version(),
         "verb": "terminal",
         "args": {"id": id, "rows": 24, "cols": 80},
     }

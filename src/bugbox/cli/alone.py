@@ -15,13 +15,13 @@ from typing import Any
 import anyio
 from anyio.abc import UNIXSocketStream
 
-from bugbox import __version__
 from bugbox.cli.events import as_dict
 from bugbox.cli.loop import run_async
 from bugbox.config import Settings, load
 from bugbox.errors import BugboxError, StateError
 from bugbox.events import listening
 from bugbox.keeper import protocol
+from bugbox.keeper.identity import code_version
 from bugbox.keeper.start import locked
 from bugbox.keeper.stream import KeeperGone, Stream, error_of
 from bugbox.keeper.streams import STREAMS
@@ -59,7 +59,7 @@ def open_stream(home: Home, verb: str, args: Mapping[str, Any]) -> Stream:
     threading.Thread(target=lambda: anyio.run(_serve, home, settings, theirs), daemon=True).start()
     message = {
         "protocol": protocol.PROTOCOL,
-        "version": __version__,
+        "version": code_version(),
         "verb": verb,
         "args": {**args},
     }

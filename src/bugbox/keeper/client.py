@@ -5,8 +5,9 @@
     with stream(home, "exec", {...}) as s: relay(s)          -> the command's status
     with Terminal(home, {"id": ..., "rows": ...}) as t: ...  -> frames, across a keeper's death
 
-A keeper is started when none listens; one of another version is asked to retire first, which
-touches no machine. Closing the connection (also by dying) cancels what was asked.
+A keeper is started when none listens; one of another version, or at a start one with other
+settings, is asked to retire first, which touches no machine. Closing the connection (also by
+dying) cancels what was asked.
 Standard library only, without asyncio: this is on the path of `bugbox start`.
 """
 
@@ -19,9 +20,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bugbox import __version__
 from bugbox.errors import BugboxError, HostError
 from bugbox.keeper import protocol
+from bugbox.keeper.identity import code_version, settings_digest
 from bugbox.keeper.protocol import Frame
 from bugbox.keeper.start import connect, retire
 from bugbox.keeper.stream import KeeperGone, Stream, error_of, exit_code, relay
@@ -45,7 +46,7 @@ class _NeverHeard(Exception):
 
 
 class _Skew(Exception):
-    """The keeper that listens is of another version."""
+    """The keeper that listens is of another version, or has other settings."""
 
 
 def request(
@@ -188,7 +189,8 @@ def _ask(
 ) -> _Connection:
     message = {
         "protocol": protocol.PROTOCOL,
-        "version": __version__,
+        "version": code_version(),
+        "settings": settings_digest(home),
         "verb": verb,
         "args": {**args},
     }
@@ -213,7 +215,7 @@ def _ask(
         except BaseException:
             connection.sock.close()
             raise
-    raise HostError("two versions of bugbox keep replacing each other's keeper")
+    raise HostError("two commands of other versions or settings keep replacing the keeper")
 
 
 def _converse(connection: _Connection, message: dict[str, Any], on_event: OnEvent | None) -> None:

@@ -20,12 +20,12 @@ from typing import Any
 import anyio
 from anyio.abc import UNIXSocketStream
 
-from bugbox import __version__
 from bugbox.config import Settings
 from bugbox.errors import BugboxError, UserError
 from bugbox.events import listening
 from bugbox.keeper import log as keeper_log
 from bugbox.keeper import protocol
+from bugbox.keeper.identity import code_version, settings_digest
 from bugbox.keeper.protocol import ProtocolError
 from bugbox.keeper.streams import STREAMS
 from bugbox.keeper.wire import Client, HungUp, error_json
@@ -51,7 +51,7 @@ def serve(home: Home, settings: Settings) -> None:
         return
     os.chdir("/")
     keeper_log.set_up(home)
-    log.info("keeper %s, pid %d, of %s", __version__, os.getpid(), home.root)
+    log.info("keeper %s, pid %d, of %s", code_version(), os.getpid(), home.root)
     anyio.run(Keeper(home, settings).run)
     log.info("keeper ends")
 
@@ -62,6 +62,7 @@ class Keeper:
     def __init__(self, home: Home, settings: Settings) -> None:
         self.home = home
         self.settings = settings
+        self._version, self._settings = code_version(), settings_digest(home)
         self.manager = Manager(home, settings)
         self._retiring = anyio.Event()
         self._adopted = anyio.Event()
@@ -157,8 +158,11 @@ class Keeper:
     def _check_version(self, request: dict[str, Any], verb: str) -> None:
         if request.get("protocol") != protocol.PROTOCOL:
             raise VersionSkew(f"the keeper speaks protocol {protocol.PROTOCOL}")
-        if verb not in protocol.ANY_VERSION and request.get("version") != __version__:
-            raise VersionSkew(f"the keeper is version {__version__}")
+        if verb not in protocol.ANY_VERSION and request.get("version") != self._version:
+            raise VersionSkew(f"the keeper is version {self._version}")
+        # A session keeps the settings it was started with: only a start asks for new ones.
+        if verb == "start" and request.get("settings", self._settings) != self._settings:
+            raise VersionSkew("the keeper has other settings")
 
     async def _answer(self, client: Client, verb: str, args: dict[str, Any]) -> None:
         """Do what the verb says while the client stays; take it back when it hangs up."""
@@ -184,7 +188,7 @@ class Keeper:
 
     async def _do(self, verb: str, args: dict[str, Any]) -> Any:
         if verb == "ping":
-            return {"version": __version__, "pid": os.getpid(), "machines": self.manager.count}
+            return {"version": self._version, "pid": os.getpid(), "machines": self.manager.count}
         if verb == "retire":
             log.info("asked to retire")
             self._retiring.set()
@@ -196,7 +200,7 @@ class Keeper:
 
 
 class VersionSkew(BugboxError):
-    """The client is of another version; it asks us to retire and starts its own keeper."""
+    """The client is of another version, or has other settings: it starts its own keeper."""
 
 
 class Interrupted(BugboxError):
