@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """THE MAIN PATH: from a puzzle to a machine somebody can work in.
 
-Read `provision`, `bring_up` and `make_ready` from top to bottom. Everything taken is written into
-the session's record before it is taken, and given back by session.reaper when any step fails,
-whether that step raised, was cancelled, or died with the whole process.
+Read `provision`, `bring_up`, `power_on` and `make_ready` from top to bottom. Everything taken is
+written into the session's record before it is taken, and given back by session.reaper when any step
+fails, whether that step raised, was cancelled, or died with the whole process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bugbox.session.stopwatch import Stopwatch
 from bugbox.session.vmm_user import make_socket_folder, own_uid
 from bugbox.storage.disk import check_free, create_overlay
 
-__all__ = ["Host", "boot_same_disk", "bring_up", "make_ready", "provision"]
+__all__ = ["Host", "boot_same_disk", "bring_up", "make_ready", "power_on", "provision"]
 
 #: What a session's disk needs at the very start; it grows as the guest writes.
 _DISK_START_BYTES = 64 << 20
@@ -74,21 +74,28 @@ async def bring_up(
 ) -> Machine:
     """Boot a fresh machine for a session, on a fresh disk, until it is ready."""
     async with AsyncExitStack() as undo:
-        spec = await in_thread(_spec, ledger, plan, parts, host)
-        await in_thread(ledger.write, fresh=True, boots=0, state=str(State.BOOTING), reason="")
-        with watch.stage("disk"), step("Disk"):
-            await in_thread(ledger.hold, "sockets")
-            await in_thread(make_socket_folder, spec.runtime, spec.uid)
-            await in_thread(ledger.hold, "disk")
-            await in_thread(_make_disk, spec, plan.disk_bytes)
-        with watch.stage("vmm"), step("Boot"):
-            await in_thread(ledger.hold, "vmm")
-            await in_thread(ledger.write, spec=to_json(spec))
-            machine = await host.driver.boot(spec, ledger.process_started)
-            undo.push_async_callback(shielded, lambda: machine.stop(0.0))
+        machine = await power_on(ledger, plan, parts, host, watch)
+        undo.push_async_callback(shielded, lambda: machine.stop(0.0))
         await make_ready(machine, ledger, plan, host.settings, watch, new=True)
         undo.pop_all()
         return machine
+
+
+async def power_on(
+    ledger: Ledger, plan: Plan, parts: Prepared, host: Host, watch: Stopwatch
+) -> Machine:
+    """Start a fresh machine for a session, on a fresh disk; it boots when this returns."""
+    spec = await in_thread(_spec, ledger, plan, parts, host)
+    await in_thread(ledger.write, fresh=True, boots=0, state=str(State.BOOTING), reason="")
+    with watch.stage("disk"), step("Disk"):
+        await in_thread(ledger.hold, "sockets")
+        await in_thread(make_socket_folder, spec.runtime, spec.uid)
+        await in_thread(ledger.hold, "disk")
+        await in_thread(_make_disk, spec, plan.disk_bytes)
+    with watch.stage("vmm"), step("Boot"):
+        await in_thread(ledger.hold, "vmm")
+        await in_thread(ledger.write, spec=to_json(spec))
+        return await host.driver.boot(spec, ledger.process_started)
 
 
 async def boot_same_disk(ledger: Ledger, plan: Plan, host: Host, watch: Stopwatch) -> Machine:
