@@ -89,7 +89,7 @@ async def power_on(
     await in_thread(ledger.write, fresh=True, boots=0, state=str(State.BOOTING), reason="")
     with watch.stage("disk"), step("Disk"):
         await in_thread(ledger.hold, "sockets")
-        await in_thread(make_socket_folder, spec.runtime, spec.uid)
+        await in_thread(make_socket_folder, spec.runtime)
         await in_thread(ledger.hold, "disk")
         await in_thread(_make_disk, spec, plan.disk_bytes)
     with watch.stage("vmm"), step("Boot"):
@@ -102,7 +102,7 @@ async def boot_same_disk(ledger: Ledger, plan: Plan, host: Host, watch: Stopwatc
     """Boot a session again whose VMM is gone: same disk, same identity."""
     async with AsyncExitStack() as undo:
         spec = from_json(ledger.record.spec)
-        await in_thread(make_socket_folder, spec.runtime, spec.uid)
+        await in_thread(make_socket_folder, spec.runtime)
         with watch.stage("vmm"), step("Boot"):
             machine = await host.driver.boot(spec, ledger.process_started)
             undo.push_async_callback(shielded, lambda: machine.stop(0.0))
