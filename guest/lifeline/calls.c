@@ -137,12 +137,14 @@ static void call_ping(int64_t id, const struct fields *fields)
 
 static void call_clock(int64_t id, const struct fields *fields)
 {
+    struct field given;
+    bool set = fields_first(fields, TAG_TIME, &given);
     int64_t time = fields_number(fields, TAG_TIME, -1);
     struct timespec before, after = {.tv_sec = time / 1000000000, .tv_nsec = time % 1000000000};
     struct writer writer = {0};
 
     clock_gettime(CLOCK_REALTIME, &before);
-    if (time < 0 || place.trial || clock_settime(CLOCK_REALTIME, &after) < 0) {
+    if (set && (time < 0 || place.trial || clock_settime(CLOCK_REALTIME, &after) < 0)) {
         answer_done(id, time < 0 ? EINVAL : place.trial ? EPERM : errno, "set the clock");
         return;
     }
@@ -210,6 +212,33 @@ static bool is_machine_id(const char *text)
     return strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32;
 }
 
+/*
+ * journalctl shows the journal of the folder that the machine-id names, and journald, which read
+ * the id when it started, goes on writing into the old one: so both names lead to it.
+ */
+static void rename_journal(const char *old, const char *id)
+{
+    char from[128], to[128];
+
+    snprintf(from, sizeof(from), "/run/log/journal/%s", old);
+    snprintf(to, sizeof(to), "/run/log/journal/%s", id);
+    if (strcmp(old, id) != 0 && rename(from, to) == 0 && symlink(id, from) < 0)
+        rename(to, from);
+}
+
+static int set_machine_id(const char *id)
+{
+    char old[64] = "";
+    int error = is_machine_id(id) ? 0 : EINVAL;
+
+    place_read(place.root, "etc/machine-id", old, sizeof(old));
+    if (error == 0)
+        error = replace_file("/etc/machine-id", "/etc/machine-id.bugbox", id);
+    if (error == 0 && is_machine_id(old))
+        rename_journal(old, id);
+    return error;
+}
+
 static int set_identity(const struct fields *fields)
 {
     char name[65], id[33];
@@ -221,8 +250,7 @@ static int set_identity(const struct fields *fields)
         error = replace_file("/etc/hostname", "/etc/hostname.bugbox", name);
     }
     if (error == 0 && fields_text(fields, TAG_DATA, id, sizeof(id)))
-        error = !is_machine_id(id) ? EINVAL
-                                   : replace_file("/etc/machine-id", "/etc/machine-id.bugbox", id);
+        error = set_machine_id(id);
     return error;
 }
 

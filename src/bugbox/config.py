@@ -42,6 +42,10 @@ class Settings:
     keeper_idle: float = 300.0
     #: First uid of the range QEMU runs under when bugbox is run by root; 0: stay root.
     uid_base: int = 1_900_000_000
+    #: on: a puzzle's first start leaves a template behind, and later ones are clones; or off.
+    templates: str = "on"
+    #: MiB of disk that templates may take together.
+    templates_space: int = 4096
     #: Key that opens the menu in `play`, as a caret name.
     escape: str = "^]"
 
@@ -74,6 +78,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 
 _CHOICES = {
     "driver": ("auto", "qemu", "firecracker"),
+    "templates": ("on", "off"),
     "accel": ("auto", "kvm", "tcg"),
     "disk": ("auto", "qcow2", "snapshot", "copy", "overlay"),
 }

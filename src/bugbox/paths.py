@@ -65,6 +65,8 @@ class Home:
         self.root.mkdir(parents=True, exist_ok=True)
         for folder in (self.images, self.kernels, self.layers, self.sessions, self.cache, self.tmp):
             folder.mkdir(exist_ok=True)
+        # What a machine had in its memory is nobody else's business.
+        self.templates.mkdir(mode=0o700, exist_ok=True)
         for folder in self._short:
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
 
@@ -101,6 +103,11 @@ class Home:
     def added_layer(self, name: str) -> Path:
         """The layer that came with an added puzzle."""
         return self.puzzles / ".layers" / f"{name}.tar.zst"
+
+    @property
+    def templates(self) -> Path:
+        """Saved machines to clone from: one folder a key."""
+        return self.root / "templates"
 
     @property
     def sessions(self) -> Path:
@@ -223,3 +230,8 @@ class SessionPaths:
     def console_socket(self) -> Path:
         """The serial console; takes one client."""
         return self.runtime / "console"
+
+    @property
+    def state_socket(self) -> Path:
+        """Where a machine that is being saved sends the state of its devices."""
+        return self.runtime / "state"

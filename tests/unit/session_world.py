@@ -58,18 +58,20 @@ FILES = {
 class World:
     """Everything a session needs, under one temporary folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, templates: str = "off") -> None:
         self.folder = folder
         self.home = Home(folder / "home")
         self.home.prepare()
-        self.settings = Settings(uid_base=0, keeper_idle=600.0, timeout_factor=2.0)
+        self.settings = Settings(
+            uid_base=0, keeper_idle=600.0, timeout_factor=2.0, templates=templates
+        )
         self.puzzle = folder / "puzzles" / "tiny"
         for name, text in FILES.items():
             self.write(name, text)
         base = folder / "base.ext4"
         base.write_bytes(b"\0" * (1 << 20))
         self.parts = Prepared(
-            kernel=SimpleNamespace(vmlinux=base, release="6.1"),  # type: ignore[arg-type]
+            kernel=SimpleNamespace(vmlinux=base, release="6.1", digest="0"),  # type: ignore[arg-type]
             initrd=base,
             image=SimpleNamespace(rootfs=base, name="debian-12", digest="0"),  # type: ignore[arg-type]
             layer=None,
@@ -124,9 +126,9 @@ class World:
 
 
 @contextmanager
-def world(folder: Path) -> Iterator[World]:
+def world(folder: Path, *, templates: str = "off") -> Iterator[World]:
     """Make one, and leave nothing of it behind."""
-    made = World(folder)
+    made = World(folder, templates=templates)
     before = dict(drivers.DRIVERS), prepare.find
     try:
         yield made

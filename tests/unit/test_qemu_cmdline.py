@@ -45,10 +45,10 @@ GOLDEN = r"""
 -cpu max,+arat
 -smp 1
 -m 256M
--object memory-backend-memfd,id=ram,size=256M,share=on
 -rtc base=utc,clock=host
 -global virtio-mmio.force-legacy=off
 -device virtio-rng-device
+-object memory-backend-memfd,id=ram,size=256M,share=on
 -kernel /proc/self/fd/3
 -initrd /proc/self/fd/4
 -append console=ttyS0
@@ -94,6 +94,17 @@ def value(option: str, found: list[str]) -> str:
 
 def test_golden() -> None:
     assert made() == GOLDEN.strip().splitlines()
+
+
+def test_a_machine_to_be_saved_and_its_clone_differ_in_one_option_and_the_last() -> None:
+    saver = lines(arguments(SPEC, EMULATED, dataclasses.replace(FILES, ram=11), "console=ttyS0"))
+    clone = lines(
+        arguments(SPEC, EMULATED, dataclasses.replace(FILES, ram=11, state=12), "console=ttyS0")
+    )
+    ram = "-object memory-backend-file,id=ram,size=256M,mem-path=/proc/self/fd/11,share="
+    assert [line for line in saver if line not in made()] == [f"{ram}on"]
+    assert [line for line in clone if line not in made()] == [f"{ram}off", "-incoming defer"]
+    assert len(clone) == len(made()) + 1
 
 
 def test_no_path_of_the_host_is_in_it() -> None:

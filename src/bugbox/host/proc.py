@@ -74,6 +74,15 @@ class Process:
         """Whether this very process still runs (a zombie does not)."""
         return start_time(self.pid) == self.started
 
+    def cpu_ticks(self) -> int:
+        """Return the CPU time it has used, in clock ticks; 0 when it is gone."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        after = stat[stat.rindex(")") + 2 :].split()
+        return int(after[11]) + int(after[12])
+
     def kill(self, signo: int = signal.SIGKILL) -> None:
         """Send a signal, if it is still this process. A pidfd keeps the check and the kill one."""
         try:

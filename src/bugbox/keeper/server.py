@@ -63,7 +63,7 @@ class Keeper:
         self.home = home
         self.settings = settings
         self._version, self._settings = code_version(), settings_digest(home)
-        self.manager = Manager(home, settings)
+        self.manager = Manager(home, settings, lasting=True)
         self._retiring = anyio.Event()
         self._adopted = anyio.Event()
         self._answers = 0

@@ -15,6 +15,7 @@ from bugbox.machine.console import Console
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import State
+from bugbox.machine.template import Snapshot
 
 __all__ = ["Abilities", "Driver", "Machine"]
 
@@ -67,6 +68,12 @@ class Machine(Protocol):
     async def reset(self) -> None:
         """Boot it again on the same disk (from OFF, or when the guest no longer answers)."""
 
+    async def save(self) -> bytes:
+        """End it and return the state of its devices; its memory is in the file.
+
+        Only for a machine booted with a memory file. Its process is gone and its disk whole.
+        """
+
     async def stop(self, grace: float = 5.0) -> None:
         """End it: ask the guest, then the VMM, then kill. Its process is gone afterwards."""
 
@@ -83,11 +90,32 @@ class Driver(Protocol):
     def abilities(self) -> Abilities:
         """What it can do on this host."""
 
-    async def boot(self, spec: MachineSpec, started: Callable[[Process], None]) -> Machine:
+    async def boot(
+        self,
+        spec: MachineSpec,
+        started: Callable[[Process], None],
+        *,
+        ram: int | None = None,
+    ) -> Machine:
         """Start the VMM and connect; `started` is called with its process before anything else.
 
         Returns in state BOOTING; the caller then awaits `wait_lifeline`. On failure the VMM is
-        gone.
+        gone. With `ram`, a memory file's descriptor, that file is the guest's memory and the
+        machine can be saved.
+        """
+
+    async def clone(
+        self, spec: MachineSpec, snapshot: Snapshot, started: Callable[[Process], None]
+    ) -> Machine:
+        """Start a machine where another one was saved, its memory shared until it is written to.
+
+        Everything else as `boot`: it runs, and its lifeline has still to be waited for.
+        """
+
+    async def traits(self, spec: MachineSpec) -> dict[str, str]:
+        """Tell all of the VMM and the host that shapes a saved machine, each by a name.
+
+        Nothing in it belongs to one session.
         """
 
     async def adopt(self, spec: MachineSpec, process: Process) -> Machine:

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
+import shutil
 import signal
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +36,7 @@ from bugbox.machine.fake_guest import FakeGuest
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import TABLE, State, advance
+from bugbox.machine.template import Snapshot
 
 __all__ = ["FakeDriver", "FakeMachine", "folder"]
 
@@ -178,6 +182,15 @@ class FakeMachine:
             while self._resets == before:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
+    async def save(self) -> bytes:
+        """End it; its state is its boot id and its folder."""
+        hello = self._lifeline.hello
+        await self.pause()
+        saved = await in_thread(_pack, folder(self.spec))
+        self.process.kill(signal.SIGKILL)
+        await self.stop(5.0)
+        return (hello.boot_id if hello else "").encode() + b"\n" + saved
+
     async def stop(self, grace: float = 5.0) -> None:
         """End it."""
         if self._state is State.STOPPED:
@@ -256,6 +269,19 @@ class FakeMachine:
         return ""
 
 
+def _pack(source: Path) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(source, arcname=".")
+    return packed.getvalue()
+
+
+def _unpack(packed: bytes, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(target)
+
+
 class FakeDriver:
     """Starts fake machines."""
 
@@ -264,15 +290,40 @@ class FakeDriver:
     @property
     def abilities(self) -> Abilities:
         """What it can do."""
-        return Abilities(pause=True, clone=False, accelerated=True)
+        return Abilities(pause=True, clone=True, accelerated=True)
 
-    async def boot(self, spec: MachineSpec, started: Callable[[Process], None]) -> FakeMachine:
+    async def boot(
+        self,
+        spec: MachineSpec,
+        started: Callable[[Process], None],
+        *,
+        ram: int | None = None,
+    ) -> FakeMachine:
         """Start the process and connect."""
         folder(spec).mkdir(parents=True, exist_ok=True)
+        if ram is not None:
+            os.pwrite(ram, b"fake", 0)
+        return await self._run(spec, started)
+
+    async def clone(
+        self, spec: MachineSpec, snapshot: Snapshot, started: Callable[[Process], None]
+    ) -> FakeMachine:
+        """Start a process with the saved one's folder and boot id."""
+        head, packed = snapshot.state.split(b"\n", 1)
+        await in_thread(_unpack, packed, folder(spec))
+        return await self._run(spec, started, f"fake.boot_id={head.decode()}")
+
+    async def traits(self, spec: MachineSpec) -> dict[str, str]:
+        """Tell what there is to tell."""
+        return {"argv": f"fake -m {spec.mem_mib}"}
+
+    async def _run(
+        self, spec: MachineSpec, started: Callable[[Process], None], *more: str
+    ) -> FakeMachine:
         spec.runtime.mkdir(parents=True, exist_ok=True)
         faults = [arg for arg in spec.kernel.extra_args if arg.startswith("fake.")]
         argv: list[str | Path] = [sys.executable, "-m", "bugbox.machine.fake"]
-        argv += [spec.root, spec.runtime, *faults]
+        argv += [spec.root, spec.runtime, *faults, *more]
         log_file = spec.root / "vmm.log"
         paths = os.pathsep.join(path for path in sys.path if path)
         env = {"PYTHONPATH": paths}
@@ -313,6 +364,9 @@ class _Process:
         self.runtime = runtime
         self.faults = faults
         self.guest = FakeGuest(root / "fake")
+        for fault in faults:
+            if fault.startswith("fake.boot_id="):
+                self.guest.boot_id = fault.partition("=")[2]
         self.guest.on_shutdown = lambda name: self.power(name)
         self.state = "running"
         self.writers: set[asyncio.StreamWriter] = set()

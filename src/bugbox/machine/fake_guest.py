@@ -150,6 +150,8 @@ class FakeGuest:
         self._ports: dict[int, _Port] = {}
         self._terminals: dict[str, _Terminal] = {}
         self._counter = 0
+        #: Its wall clock minus the host's, ns.
+        self.clock_offset = 0
         self._serving: set[asyncio.Task[None]] = set()
 
     async def serve(self, path: Path) -> None:
@@ -160,7 +162,18 @@ class FakeGuest:
             if not stand_in.exists():
                 stand_in.write_text(f"#!/bin/sh\n{text}\n")
                 stand_in.chmod(0o755)
+        if not self._hostname.exists():
+            self._name("bugbox")
         self._server = await asyncio.start_unix_server(self._serve, str(path))
+
+    @property
+    def _hostname(self) -> Path:
+        return self.root / "proc/sys/kernel/hostname"
+
+    def _name(self, name: str) -> None:
+        for path in (self._hostname, self.root / "etc/hostname"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(name + "\n")
 
     async def aclose(self) -> None:
         """End everything it started."""
@@ -525,10 +538,16 @@ class FakeGuest:
         kind = fields.text(Tag.KIND)
         self.calls.append((kind, fields))
         answer: list[tuple[Tag, bytes | str | int]] = [(Tag.ID, fields.number(Tag.ID))]
-        if kind == "ping":
+        if kind in self._refused():
+            answer += [(Tag.ERRNO, 1), (Tag.STEP, kind), (Tag.MESSAGE, "refused by the test")]
+        elif kind == "ping":
             answer.append((Tag.TIME, time.clock_gettime_ns(time.CLOCK_BOOTTIME)))
         elif kind == "clock":
-            answer.append((Tag.TIME, time.time_ns()))
+            answer.append((Tag.TIME, time.time_ns() + self.clock_offset))
+            if fields.all(Tag.TIME):
+                self.clock_offset = fields.number(Tag.TIME) - time.time_ns()
+        elif kind == "identity":
+            self._take_identity(fields)
         elif kind == "terminals":
             answer += [(Tag.TERMINAL, id) for id in self._terminals]
         elif kind == "hangup":
@@ -537,11 +556,24 @@ class FakeGuest:
                 answer += [(Tag.ERRNO, 2), (Tag.STEP, kind), (Tag.MESSAGE, "no such terminal")]
             else:
                 await self._hang_up(terminal)
-        elif kind not in ("sync", "entropy", "identity", "guest-client", "shutdown"):
+        elif kind not in ("sync", "entropy", "guest-client", "shutdown"):
             answer += [(Tag.ERRNO, 22), (Tag.STEP, kind), (Tag.MESSAGE, "unknown kind")]
         await self._emit(Frame(Type.RESULT, 0, 0, pack_fields(answer)))
         if kind == "shutdown":
             self.on_shutdown(fields.text(Tag.NAME))
+
+    def _refused(self) -> list[str]:
+        """Calls that a test wants to see fail: the words of a file."""
+        try:
+            return (self.root / "refuse").read_text().split()
+        except FileNotFoundError:
+            return []
+
+    def _take_identity(self, fields: Fields) -> None:
+        if fields.all(Tag.NAME):
+            self._name(fields.text(Tag.NAME))
+        if fields.all(Tag.DATA):
+            (self.root / "etc/machine-id").write_text(fields.text(Tag.DATA) + "\n")
 
 
 async def _start(

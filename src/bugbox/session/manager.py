@@ -20,15 +20,17 @@ from anyio.abc import TaskGroup
 from bugbox.config import Settings
 from bugbox.errors import BugboxError, NotBuilt, NotFound, UserError
 from bugbox.host.bridge import in_thread
+from bugbox.machine.driver import Driver
 from bugbox.paths import Home
 from bugbox.puzzle import catalogue
 from bugbox.session import adoption, prepare, record
 from bugbox.session.attempt import Attempt
 from bugbox.session.boot import boot_facts
+from bugbox.session.cloning import Cloning
 from bugbox.session.drivers import choose
 from bugbox.session.evidence import debug, logs
 from bugbox.session.plan import Plan, of_image, of_puzzle
-from bugbox.session.provision import Host, provision
+from bugbox.session.provision import Host, bring_up, provision
 from bugbox.session.reaper import collect
 from bugbox.session.session import Session
 from bugbox.session.stopwatch import Stopwatch
@@ -46,11 +48,15 @@ Answer = Callable[[Mapping[str, Any]], Awaitable[Any]]
 class Manager:
     """Starts, finds and ends sessions."""
 
-    def __init__(self, home: Home, settings: Settings) -> None:
+    def __init__(self, home: Home, settings: Settings, *, lasting: bool = False) -> None:
         self.home = home
+        #: This process stays: what is begun in the background has time to end.
+        self._lasting = lasting
         self.settings = settings
         self._attempts: dict[str, Attempt] = {}
         self._adopting = anyio.Lock()
+        self._cloning = Cloning(home)
+        self._drivers: dict[str, Driver] = {}
         self._tasks: TaskGroup | None = None
         self._verbs: dict[str, Answer] = {
             "start": self._start,
@@ -79,6 +85,7 @@ class Manager:
             for attempt in self._attempts.values():
                 await attempt.session.release()
         self._attempts.clear()
+        self._cloning.close()
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(None, None, None)
 
@@ -176,22 +183,39 @@ class Manager:
             plan = await in_thread(self._plan, args)
             parts = await self._parts(plan)
             host = self._host(str(args.get("driver", "auto")))
-        ledger, machine = await provision(plan, parts, host, watch)
+        cold = bool(args.get("cold")) or self.settings.templates == "off"
+        bring = bring_up if cold else self._cloning.bring
+        ledger, machine = await provision(plan, parts, host, watch, bring)
         session = self._keep(Session(ledger, plan, host, machine, self._spawn)).session
+        if not ledger.record.template and self._lasting and self.settings.templates == "on":
+            self._spawn(lambda: self._warm(plan, parts, host))
         return {
             "id": session.id,
             "state": session.state,
-            "clone": False,
+            "clone": bool(ledger.record.template),
             "timings_ms": ledger.record.timings_ms,
             "degraded": list(ledger.record.degraded),
         }
+
+    async def _warm(self, plan: Plan, parts: prepare.Prepared, host: Host) -> None:
+        """Make a template for the next start, in the background."""
+        try:
+            await self._cloning.make(plan, parts, host)
+        except BugboxError as error:
+            log.warning("no template of %s: %s (%s)", plan.name, error.message, error.detail)
 
     def _host(self, driver: str) -> Host:
         return Host(
             home=self.home,
             settings=self.settings,
-            driver=choose(self.home, self.settings, driver),
+            driver=self._driver(driver),
         )
+
+    def _driver(self, wanted: str) -> Driver:
+        """Return a driver, one for each name: what it found out about the host, it keeps."""
+        if wanted not in self._drivers:
+            self._drivers[wanted] = choose(self.home, self.settings, wanted)
+        return self._drivers[wanted]
 
     def _plan(self, args: Mapping[str, Any]) -> Plan:
         if args.get("image"):

@@ -26,6 +26,8 @@ class Plan:
     disk_bytes: int = 2 << 30
     boot_timeout: float = 60.0
     guest_client: bool = True
+    #: The machine is to be saved and cloned: nothing of one session's own happens in it.
+    template: bool = False
 
     @property
     def folder(self) -> Path | None:
@@ -45,12 +47,14 @@ class Plan:
     @property
     def session(self) -> Script | None:
         """Runs once in each session: what only this learner's machine has."""
-        return self.puzzle.session if self.puzzle else None
+        return self.puzzle.session if self.puzzle and not self.template else None
 
     @property
     def ready(self) -> Script | None:
         """Says whether the untouched machine is broken as told."""
-        return self.puzzle.ready if self.puzzle else None
+        if self.puzzle is None or (self.template and self.puzzle.session):
+            return None  # it may ask for what session.sh has still to do
+        return self.puzzle.ready
 
 
 def of_puzzle(puzzle: Puzzle) -> Plan:

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """THE MAIN PATH: from a puzzle to a machine somebody can work in.
 
-Read `provision`, `bring_up`, `power_on` and `make_ready` from top to bottom. Everything taken is
-written into the session's record before it is taken, and given back by session.reaper when any step
-fails, whether that step raised, was cancelled, or died with the whole process.
+Read `provision`, `bring_up` and `make_ready` from top to bottom. Everything taken is written into
+the session's record before it is taken, and given back by session.reaper when any step fails,
+whether that step raised, was cancelled, or died with the whole process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import shutil
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -19,8 +22,9 @@ from bugbox.host.bridge import in_thread, shielded
 from bugbox.machine.driver import Driver, Machine
 from bugbox.machine.spec import Drive, Kernel, MachineSpec
 from bugbox.machine.state import State
-from bugbox.paths import Home
+from bugbox.paths import Home, SessionPaths
 from bugbox.session.description import from_json, to_json
+from bugbox.session.identity import introduce
 from bugbox.session.logs import console_tail
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
@@ -28,10 +32,23 @@ from bugbox.session.ready import Boot, log_in, run_script, wait_for_ready_script
 from bugbox.session.reaper import give_back
 from bugbox.session.record import Ledger, Phase, claim
 from bugbox.session.stopwatch import Stopwatch
+from bugbox.session.template import Stored
 from bugbox.session.vmm_user import make_socket_folder, own_uid
 from bugbox.storage.disk import check_free, create_overlay
 
-__all__ = ["Host", "boot_same_disk", "bring_up", "make_ready", "power_on", "provision"]
+__all__ = [
+    "Bring",
+    "Host",
+    "boot_same_disk",
+    "bring_up",
+    "make_ready",
+    "provision",
+    "ready_for_clone",
+    "spec_of",
+]
+
+#: Makes a session's machine, ready.
+Bring = Callable[[Ledger, Plan, Prepared, "Host", Stopwatch], Awaitable[Machine]]
 
 #: What a session's disk needs at the very start; it grows as the guest writes.
 _DISK_START_BYTES = 64 << 20
@@ -47,9 +64,12 @@ class Host:
 
 
 async def provision(
-    plan: Plan, parts: Prepared, host: Host, watch: Stopwatch
+    plan: Plan, parts: Prepared, host: Host, watch: Stopwatch, bring: Bring | None = None
 ) -> tuple[Ledger, Machine]:
-    """Give `plan` a machine of its own; take everything back if any step fails."""
+    """Give `plan` a machine of its own; take everything back if any step fails.
+
+    `bring` makes the machine: `bring_up` boots one, session.cloning knows a quicker way.
+    """
     async with AsyncExitStack() as undo:
         ledger = await in_thread(
             claim,
@@ -62,7 +82,7 @@ async def provision(
             started=time.time(),
         )
         undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
-        machine = await bring_up(ledger, plan, parts, host, watch)
+        machine = await (bring or bring_up)(ledger, plan, parts, host, watch)
         undo.push_async_callback(shielded, lambda: machine.stop(0.0))
         await in_thread(ledger.write, phase=Phase.HANDED_OVER, timings_ms=watch.as_ms())
         undo.pop_all()
@@ -70,39 +90,43 @@ async def provision(
 
 
 async def bring_up(
-    ledger: Ledger, plan: Plan, parts: Prepared, host: Host, watch: Stopwatch
+    ledger: Ledger,
+    plan: Plan,
+    parts: Prepared,
+    host: Host,
+    watch: Stopwatch,
+    *,
+    ram: int | None = None,
 ) -> Machine:
-    """Boot a fresh machine for a session, on a fresh disk, until it is ready."""
+    """Boot a fresh machine for a session, on a fresh disk, until it is ready.
+
+    With `ram`, a memory file, the machine can be saved.
+    """
     async with AsyncExitStack() as undo:
-        machine = await power_on(ledger, plan, parts, host, watch)
-        undo.push_async_callback(shielded, lambda: machine.stop(0.0))
+        spec = await in_thread(_spec, ledger, plan, parts, host)
+        await in_thread(
+            ledger.write, fresh=True, boots=0, state=str(State.BOOTING), reason="", template=""
+        )
+        with watch.stage("disk"), step("Disk"):
+            await in_thread(ledger.hold, "sockets")
+            await in_thread(make_socket_folder, spec.runtime, spec.uid)
+            await in_thread(ledger.hold, "disk")
+            await in_thread(_make_disk, spec, plan.disk_bytes)
+        with watch.stage("vmm"), step("Boot"):
+            await in_thread(ledger.hold, "vmm")
+            await in_thread(ledger.write, spec=to_json(spec))
+            machine = await host.driver.boot(spec, ledger.process_started, ram=ram)
+            undo.push_async_callback(shielded, lambda: machine.stop(0.0))
         await make_ready(machine, ledger, plan, host.settings, watch, new=True)
         undo.pop_all()
         return machine
-
-
-async def power_on(
-    ledger: Ledger, plan: Plan, parts: Prepared, host: Host, watch: Stopwatch
-) -> Machine:
-    """Start a fresh machine for a session, on a fresh disk; it boots when this returns."""
-    spec = await in_thread(_spec, ledger, plan, parts, host)
-    await in_thread(ledger.write, fresh=True, boots=0, state=str(State.BOOTING), reason="")
-    with watch.stage("disk"), step("Disk"):
-        await in_thread(ledger.hold, "sockets")
-        await in_thread(make_socket_folder, spec.runtime)
-        await in_thread(ledger.hold, "disk")
-        await in_thread(_make_disk, spec, plan.disk_bytes)
-    with watch.stage("vmm"), step("Boot"):
-        await in_thread(ledger.hold, "vmm")
-        await in_thread(ledger.write, spec=to_json(spec))
-        return await host.driver.boot(spec, ledger.process_started)
 
 
 async def boot_same_disk(ledger: Ledger, plan: Plan, host: Host, watch: Stopwatch) -> Machine:
     """Boot a session again whose VMM is gone: same disk, same identity."""
     async with AsyncExitStack() as undo:
         spec = from_json(ledger.record.spec)
-        await in_thread(make_socket_folder, spec.runtime)
+        await in_thread(make_socket_folder, spec.runtime, spec.uid)
         with watch.stage("vmm"), step("Boot"):
             machine = await host.driver.boot(spec, ledger.process_started)
             undo.push_async_callback(shielded, lambda: machine.stop(0.0))
@@ -134,6 +158,8 @@ async def make_ready(
         await machine.lifeline.guest_client(False)
     with watch.stage("systemd"), step("Start services"):
         degraded = await wait_for_systemd(boot)
+    if new:
+        await introduce(machine.lifeline, ledger.record.id)
     scripts = [plan.boot, plan.break_, plan.session] if new else [plan.boot]
     with watch.stage("scripts"):
         for script in filter(None, scripts):
@@ -160,14 +186,21 @@ async def make_ready(
 
 
 def _spec(ledger: Ledger, plan: Plan, parts: Prepared, host: Host) -> MachineSpec:
-    paths = ledger.paths
+    uid = own_uid(host.home, host.settings, ledger.record.id)
+    return spec_of(ledger.paths, plan, parts, host.settings, uid)
+
+
+def spec_of(
+    paths: SessionPaths, plan: Plan, parts: Prepared, settings: Settings, uid: int | None
+) -> MachineSpec:
+    """Describe a session's machine: its disk over the puzzle's, over the base image."""
     below = Drive(id="base", path=parts.image.rootfs, format="raw", read_only=True)
     if parts.layer:
         below = Drive(
             id="layer", path=parts.layer.disk, format="qcow2", read_only=True, backing=below
         )
     return MachineSpec(
-        id=ledger.record.id,
+        id=paths.root.name,
         kernel=Kernel(
             vmlinux=parts.kernel.vmlinux, initrd=parts.initrd, release=parts.kernel.release
         ),
@@ -176,8 +209,8 @@ def _spec(ledger: Ledger, plan: Plan, parts: Prepared, host: Host) -> MachineSpe
         mem_mib=plan.mem_mib,
         root=paths.root,
         runtime=paths.runtime,
-        uid=own_uid(host.home, host.settings, ledger.record.id),
-        boot_timeout=plan.boot_timeout * host.settings.timeout_factor,
+        uid=uid,
+        boot_timeout=plan.boot_timeout * settings.timeout_factor,
     )
 
 
@@ -192,3 +225,36 @@ def _make_disk(spec: MachineSpec, size_bytes: int) -> None:
         backing_format=root.backing.format,
         size_bytes=size_bytes,
     )
+
+
+def ready_for_clone(
+    ledger: Ledger, plan: Plan, parts: Prepared, host: Host, template: Stored
+) -> MachineSpec:
+    """Write down all that a clone takes, at once; then take its folder and its disk."""
+    spec = _over(_spec(ledger, plan, parts, host), template)
+    ledger.write(
+        sync=False,
+        fresh=True,
+        boots=0,
+        state=str(State.BOOTING),
+        reason="",
+        template=template.name,
+        holds=("sockets", "disk", "vmm"),
+        spec=to_json(spec),
+    )
+    make_socket_folder(spec.runtime, spec.uid)
+    disk = spec.drives[0].path
+    check_free(disk.parent, _DISK_START_BYTES)
+    disk.unlink(missing_ok=True)
+    shutil.copyfile(template.empty_disk, disk)
+    return spec
+
+
+def _over(spec: MachineSpec, template: Stored) -> MachineSpec:
+    """Lay the session's disk over the template's in place of the puzzle's."""
+    root = spec.drives[0]
+    saved = Drive(
+        id="template", path=template.disk, format="qcow2", read_only=True, backing=root.backing
+    )
+    root = dataclasses.replace(root, backing=saved)
+    return dataclasses.replace(spec, drives=(root, *spec.drives[1:]))

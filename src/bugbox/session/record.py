@@ -80,6 +80,8 @@ class Record:
     disk: str = "qcow2"
     #: The machine's description, as `spec_to_json` writes it; empty until it is known.
     spec: dict[str, Any] = field(default_factory=dict)
+    #: The template whose disk the session's own lies over; empty for one that was booted.
+    template: str = ""
     #: What was taken, in order: "sockets", "disk", "vmm". Given back in the opposite order.
     holds: tuple[str, ...] = ()
     #: The VMM: pid, start time in ticks, and the host's boot id, without which a pid means nothing.
@@ -127,11 +129,15 @@ class Ledger:
         """What was last written."""
         return self._record
 
-    def write(self, **changes: Any) -> Record:
-        """Change fields; on disk when this returns. From any thread."""
+    def write(self, *, sync: bool = True, **changes: Any) -> Record:
+        """Change fields; on disk when this returns. From any thread.
+
+        Without `sync` it outlives us, not the host: enough for what dies with the host anyway.
+        """
         with self._writing:
             record = dataclasses.replace(self._record, **changes)
-            _replace(self.paths.record, json.dumps(dataclasses.asdict(record), indent=1).encode())
+            text = json.dumps(dataclasses.asdict(record), indent=1)
+            _replace(self.paths.record, text.encode(), sync=sync)
             self._record = record
         return record
 
@@ -260,13 +266,16 @@ def _try_lock(paths: SessionPaths) -> int | None:
     return None
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, *, sync: bool) -> None:
     new = path.with_name(path.name + ".new")
     with new.open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
     new.rename(path)
+    if not sync:
+        return
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

@@ -411,18 +411,19 @@ class Lifeline:
         """Write the root filesystem's dirty pages out."""
         await self._call("sync", timeout=timeout * self.factor)
 
-    async def clock(self, nanoseconds: int) -> int:
-        """Set CLOCK_REALTIME; return what it was (ns)."""
-        answer = await self._call("clock", [(Tag.TIME, nanoseconds)])
+    async def clock(self, nanoseconds: int | None = None) -> int:
+        """Set CLOCK_REALTIME, or leave it; return what it was (ns)."""
+        answer = await self._call("clock", [(Tag.TIME, nanoseconds)] if nanoseconds else [])
         return answer.number(Tag.TIME, minimum=-(2**63))
 
     async def entropy(self, secret: bytes) -> None:
         """Stir 64 secret bytes into the guest's random numbers."""
         await self._call("entropy", [(Tag.SECRET, secret)])
 
-    async def identity(self, name: str, machine_id: str) -> None:
-        """Give it a host name and a machine-id (32 hex digits)."""
-        await self._call("identity", [(Tag.NAME, name), (Tag.DATA, machine_id)])
+    async def identity(self, name: str = "", machine_id: str = "") -> None:
+        """Give it a host name, a machine-id (32 hex digits), or both."""
+        fields: Pairs = [(Tag.NAME, name)] if name else []
+        await self._call("identity", [*fields, *([(Tag.DATA, machine_id)] if machine_id else [])])
 
     async def guest_client(self, on: bool) -> None:
         """Show or take away `bugbox` in the guest."""

@@ -41,6 +41,10 @@ class Descriptors:
     lifeline: int
     #: By node name: see `drive_nodes`.
     drives: dict[str, int] = field(default_factory=dict)
+    #: A memory file to be the guest's memory; None: memory of no file.
+    ram: int | None = None
+    #: A pipe that the state of the devices comes from: the machine is a clone.
+    state: int | None = None
 
 
 def arguments(spec: MachineSpec, platform: Platform, files: Descriptors, append: str) -> list[str]:
@@ -48,6 +52,7 @@ def arguments(spec: MachineSpec, platform: Platform, files: Descriptors, append:
     return [
         *_process(spec.id),
         *_machine(spec, platform),
+        *_memory(spec, files),
         *_kernel(files, append),
         *_ports(files),
         *(arg for drive in spec.drives for arg in _drive(drive, files)),
@@ -98,12 +103,23 @@ def _machine(spec: MachineSpec, platform: Platform) -> list[str]:
         *("-cpu", platform.cpu),
         *("-smp", str(spec.vcpus)),
         *("-m", f"{spec.mem_mib}M"),
-        # Shared memory is not made of huge pages, so what an idle guest never touched is not used.
-        *("-object", f"memory-backend-memfd,id=ram,size={spec.mem_mib}M,share=on"),
         *("-rtc", "base=utc,clock=host"),
         *("-global", "virtio-mmio.force-legacy=off"),
         *("-device", "virtio-rng-device"),
     ]
+
+
+def _memory(spec: MachineSpec, files: Descriptors) -> list[str]:
+    size = f"{spec.mem_mib}M"
+    if files.ram is None:
+        # Shared memory is not made of huge pages, so what an idle guest never touched is not used.
+        return ["-object", f"memory-backend-memfd,id=ram,size={size},share=on"]
+    # A machine that will be saved writes to its file; what a clone writes stays its own.
+    share = "on" if files.state is None else "off"
+    ram = f"memory-backend-file,id=ram,size={size},mem-path={_opened(files.ram)},share={share}"
+    # The monitor must say what to load before anything is: which memory is not in the stream.
+    incoming = [] if files.state is None else ["-incoming", "defer"]
+    return ["-object", ram, *incoming]
 
 
 def _accel(spec: MachineSpec, platform: Platform) -> str:

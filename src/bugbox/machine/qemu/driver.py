@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Awaitable, Callable
 
 import anyio
 
@@ -18,10 +19,13 @@ from bugbox.machine.driver import Abilities, Machine
 from bugbox.machine.qemu.cmdline import Platform
 from bugbox.machine.qemu.launch import launch, log_tail
 from bugbox.machine.qemu.machine import QemuMachine
+from bugbox.machine.qemu.migration import filled_pipe
 from bugbox.machine.qemu.probe import EMULATION, kvm_platform
+from bugbox.machine.qemu.traits import traits
 from bugbox.machine.qemu.tsc import host_tsc_khz
 from bugbox.machine.spec import Kernel, MachineSpec
 from bugbox.machine.state import State
+from bugbox.machine.template import Snapshot
 from bugbox.paths import Home
 
 __all__ = ["QemuDriver"]
@@ -42,14 +46,55 @@ class QemuDriver:
     def abilities(self) -> Abilities:
         """What it can do on this host, as far as a boot has shown it."""
         fast = self._platform is not None and self._platform.accel == "kvm"
-        return Abilities(pause=True, clone=False, accelerated=fast)
+        return Abilities(pause=True, clone=True, accelerated=fast)
 
-    async def boot(self, spec: MachineSpec, started: Callable[[Process], None]) -> Machine:
+    async def boot(
+        self,
+        spec: MachineSpec,
+        started: Callable[[Process], None],
+        *,
+        ram: int | None = None,
+    ) -> Machine:
         """Start QEMU and connect; on failure it is gone again."""
+        return await self._run(spec, started, ram, None, QemuMachine.start)
+
+    async def clone(
+        self, spec: MachineSpec, snapshot: Snapshot, started: Callable[[Process], None]
+    ) -> Machine:
+        """Start QEMU where a machine was saved; on failure it is gone again."""
+        state = await in_thread(filled_pipe, snapshot.state)
+
+        async def load(machine: QemuMachine) -> None:
+            await machine.load(state)
+
+        try:
+            return await self._run(spec, started, snapshot.ram, state, load)
+        finally:
+            os.close(state)
+
+    async def traits(self, spec: MachineSpec) -> dict[str, str]:
+        """Tell QEMU's build, its arguments without one session's own, and the host's CPU."""
         platform = await self.platform(spec.kernel)
-        khz = None
-        if platform.accel == "tcg":
-            khz = await in_thread(host_tsc_khz, self.home.cache / "tsc.json")
+        khz = await self._tsc_khz(platform)
+        # What was measured differs a little each time; what matters is which CPU it is.
+        append = kernel_args(spec, tsc_khz=khz and round(khz, -3), accel=platform.accel)
+        return await in_thread(traits, spec, platform, self.settings.qemu, append)
+
+    async def _tsc_khz(self, platform: Platform) -> int | None:
+        if platform.accel != "tcg":
+            return None
+        return await in_thread(host_tsc_khz, self.home.cache / "tsc.json")
+
+    async def _run(
+        self,
+        spec: MachineSpec,
+        started: Callable[[Process], None],
+        ram: int | None,
+        state: int | None,
+        begin: Callable[[QemuMachine], Awaitable[None]],
+    ) -> Machine:
+        platform = await self.platform(spec.kernel)
+        khz = await self._tsc_khz(platform)
         append = kernel_args(spec, tsc_khz=khz, accel=platform.accel)
         taken: list[Process] = []
 
@@ -66,10 +111,12 @@ class QemuDriver:
                 program=self.settings.qemu,
                 append=append,
                 started=spawned,
+                ram=ram,
+                state=state,
             )
             machine = self._machine(spec, taken[0], State.BOOTING)
             await machine.attach()
-            await machine.start()
+            await begin(machine)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 died = await _take_back(machine, taken)

@@ -34,8 +34,13 @@ def launch(
     program: str,
     append: str,
     started: Callable[[Process], None],
+    ram: int | None = None,
+    state: int | None = None,
 ) -> None:
-    """Start QEMU, stopped, its sockets listening. `started` gets its process at once."""
+    """Start QEMU, stopped, its sockets listening. `started` gets its process at once.
+
+    `ram` is a memory file to be the guest's memory, `state` the pipe that a clone is loaded from.
+    """
     paths = SessionPaths(spec.root, spec.runtime)
     with ExitStack() as stack:
         names: dict[int, str] = {}
@@ -51,6 +56,9 @@ def launch(
             names[server.fileno()] = str(path)
             return server.fileno()
 
+        for fd, name in ((ram, "memory"), (state, "state")):
+            if fd is not None:
+                names[fd] = name
         kernel = opened(spec.kernel.vmlinux, os.O_RDONLY)
         initrd = opened(spec.kernel.initrd, os.O_RDONLY) if spec.kernel.initrd else None
         for fd in (kernel, initrd):
@@ -67,6 +75,8 @@ def launch(
                 for drive in spec.drives
                 for name, part in drive_nodes(drive)
             },
+            ram=ram,
+            state=state,
         )
         argv = [find(program), *arguments(spec, platform, files, append)]
         _record(paths.argv, argv, names, spec.uid)

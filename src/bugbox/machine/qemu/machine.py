@@ -27,6 +27,7 @@ from bugbox.host.proc import Process
 from bugbox.machine.console import Console
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.qemu.launch import log_tail
+from bugbox.machine.qemu.migration import IGNORE_SHARED, receiver
 from bugbox.machine.qemu.monitor import Monitor
 from bugbox.machine.qemu.verdict import block_error, boot_trouble, shutdown_reason
 from bugbox.machine.spec import MachineSpec
@@ -68,6 +69,8 @@ class QemuMachine:
         self._opened = False
         #: Resets seen, so that one we asked for can be waited for.
         self._resets = 0
+        #: How far saving or loading is, in QEMU's word.
+        self._migration = ""
         self._panic = ""
         #: Seen while it was being stopped.
         self._powered_off = False
@@ -162,6 +165,33 @@ class QemuMachine:
         await self._reset()
         await self._command("cont")
 
+    async def save(self) -> bytes:
+        """End it and return the state of its devices; its memory is in its file.
+
+        The lifeline stays connected to the last, so that in a clone its agent goes on as with a
+        host that begins a new conversation, and has no end of file to recover from. QEMU is killed:
+        closing its sockets in good order it would tell the guest, in a memory that is saved.
+        """
+        await self.pause()
+        limit = 30.0 * self._factor
+        async with receiver(self._paths.state_socket, self.spec.uid) as state:
+            await self._tell("migrate-set-capabilities", {"capabilities": IGNORE_SHARED})
+            await self._tell("migrate", {"uri": f"unix:{self._paths.state_socket}"})
+            try:
+                async with asyncio.timeout(limit):
+                    while self._migration not in ("completed", "failed"):
+                        await self._change()
+            except TimeoutError:
+                raise MachineLost(f"QEMU did not save within {limit:g} s") from None
+            if self._migration == "failed":
+                raise GuestError(f"QEMU did not save: {log_tail(self.spec, 1)}")
+            saved = await state.whole(limit)
+        # The disk is whole: a state that was sent is another QEMU's to go on with.
+        self._set(State.STOPPING)
+        self.process.kill()
+        await self.stop(0.0)
+        return saved
+
     async def stop(self, grace: float = 5.0) -> None:
         """End it: ask the guest, then QEMU, then kill. Its process is gone afterwards."""
         if self._state is State.STOPPED:
@@ -203,6 +233,24 @@ class QemuMachine:
         except OSError as error:
             raise MachineLost("the console has gone") from error
         return await self._monitor.status()
+
+    async def load(self, state: int) -> None:
+        """Load what another machine's QEMU saved, from a pipe that ours inherited; let it run."""
+        await self._tell("migrate-set-capabilities", {"capabilities": IGNORE_SHARED})
+        await self._tell("migrate-incoming", {"uri": f"fd:{state}"})
+        limit = 10.0 * self._factor
+        try:
+            async with asyncio.timeout(limit):
+                # One that cannot load it ends: the monitor is lost, and `_find_out` says why.
+                while self._migration != "completed" and self._state is State.BOOTING:
+                    await self._change()
+        except TimeoutError:
+            raise MachineLost(f"QEMU did not load the machine within {limit:g} s") from None
+        if self._state is not State.BOOTING:
+            raise self._why_not()
+        self.console.mark(f"clone of {self.spec.id}")
+        self._begin_boot(retry=False)
+        await self._command("cont")
 
     async def start(self) -> None:
         """Let a machine run that QEMU has just made, and follow its boot."""
@@ -322,6 +370,9 @@ class QemuMachine:
         elif name == "STOP" and self._block_error and State.STALLED in TABLE[self._state]:
             self._before_stall = self._state
             self._stand_still(State.STALLED, self._block_error)
+        elif name == "MIGRATION":
+            self._migration = str(data.get("status"))
+            self._wake()
         elif name == "VSERPORT_CHANGE":
             self._opened = self._opened or bool(data.get("open"))
             self.lifeline.port_changed(bool(data.get("open")))
@@ -379,11 +430,14 @@ class QemuMachine:
     # Small things.
 
     async def _command(self, command: str) -> None:
+        await self._tell(command, None)
+
+    async def _tell(self, command: str, arguments: Mapping[str, object] | None) -> None:
         """Say it to QEMU, once a connection that was just lost is known dead or is back."""
         await self._monitor.settled()
         if self._finding is not None and not self._finding.done():
             await asyncio.wait([self._finding])
-        await self._monitor.execute(command)
+        await self._monitor.execute(command, arguments)
 
     def _new_monitor(self) -> Monitor:
         return Monitor(
