@@ -129,20 +129,43 @@ def test_no_exit_or_print_below_the_command_line(path: Path) -> None:
             assert call not in ("print", "sys.exit", "exit"), f"{name(path)}:{node.lineno}: {call}"
 
 
-def test_hops_from_start_to_the_argv() -> None:
-    """The newcomer's test: from the command to QEMU's options in a few imports."""
-    graph = {
-        "bugbox." + name(p).removesuffix(".py").replace("/", "."): {m for _, m in imported(p)}
-        for p in MODULES
-    }
+#: From the command to QEMU's options: file, the function one comes in by, what it goes on to.
+PATH = (
+    ("cli/start.py", "begin", "ask"),
+    ("session/manager.py", "_start", "provision"),
+    ("session/provision.py", "provision", "boot"),
+    ("machine/qemu/driver.py", "boot", "launch"),
+    ("machine/qemu/launch.py", "launch", "arguments"),
+    ("machine/qemu/cmdline.py", "arguments", "_sandbox"),
+)
 
-    def hops(first: str) -> int:
-        reached, count = {first}, 0
-        while "bugbox.machine.qemu.cmdline" not in reached:
-            assert count < 10, f"machine.qemu.cmdline cannot be reached from {first}"
-            reached |= {m for r in reached for m in graph.get(r, ())}
-            count += 1
-        return count
 
-    assert hops("bugbox.session.provision") <= 4
-    assert hops("bugbox.cli.start") <= 5
+def words(file: str) -> tuple[set[str], set[str]]:
+    """Return the functions a file defines; and every name, attribute and text it uses."""
+    defined, used = set(), set()
+    for node in ast.walk(ast.parse((SOURCE / "bugbox" / file).read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            used.add(node.value)
+        else:
+            used |= {getattr(node, key, "") for key in ("id", "attr")}
+    return defined, used
+
+
+def test_the_path_from_start_to_the_argv() -> None:
+    """The newcomer's test: three hops from the main path, two more from the command.
+
+    Between the first two lies the wire to the keeper, which carries any verb by its name.
+    """
+    for file, function, calls in PATH:
+        defined, used = words(file)
+        assert function in defined, f"{file} has no {function}"
+        assert calls in used, f"{file} does not go on to {calls}"
+    assert "start" in words("cli/start.py")[1]
+    assert {"start", "_start"} <= words("session/manager.py")[1]
+    files = [file for file, _, _ in PATH]
+    assert files.index("machine/qemu/cmdline.py") - files.index("session/provision.py") <= 3
+    page = (SOURCE.parent / "docs/architecture.md").read_text()
+    (told,) = (line for line in page.splitlines() if line.startswith("`cli/start.py` →"))
+    assert [part.strip("` ") for part in told.split("→")] == files
