@@ -149,7 +149,11 @@ class Home:
         """Short path for sockets: /run/bugbox/XXXXXXXX, or the user's own place."""
         tag = f"{crc32(os.fsencode(self.root)):08x}"
         if os.geteuid() == 0:
-            return Path("/run/bugbox") / tag
+            usual = Path("/run/bugbox")
+            # In a machine of ours that is the lifeline's, and read-only: there we are a guest.
+            if usual.is_dir() and not os.access(usual, os.W_OK):
+                usual = Path("/run/bugbox-host")
+            return usual / tag
         own = os.environ.get("XDG_RUNTIME_DIR")
         if own and os.access(own, os.W_OK):
             return Path(own) / "bugbox" / tag

@@ -118,6 +118,18 @@ def test_a_puzzles_name_is_meant_before_the_beginning_of_another(made: World) ->
     managed(made, work)
 
 
+def test_the_disk_that_is_asked_for_is_the_one_made(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        await manager.answer("start", {"puzzle": str(made.puzzle), "disk": "copy"})
+        (row,) = await manager.answer("ps", {})
+        assert row["disk"] == "copy"
+        assert (made.home.session(row["id"]).root / "disk.raw").stat().st_size >= 1 << 30
+        with pytest.raises(UserError, match="no way to make a disk"):
+            await manager.answer("start", {"puzzle": str(made.puzzle), "disk": "floppy"})
+
+    managed(made, work)
+
+
 def test_ps_has_the_contracts_keys(made: World) -> None:
     async def work(manager: Manager) -> None:
         await start(made, manager)
@@ -131,7 +143,6 @@ def test_ps_has_the_contracts_keys(made: World) -> None:
 @pytest.mark.parametrize(
     ("args", "error"),
     [
-        ({"disk": "copy"}, UserError),
         ({"driver": "firecracker"}, UserError),
         ({"seed": 1}, UserError),
     ],

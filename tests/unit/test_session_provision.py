@@ -29,6 +29,7 @@ from bugbox.session.reaper import collect, give_back
 from bugbox.session.record import Phase, load
 from bugbox.session.stopwatch import Stopwatch
 from bugbox.session.vmm_user import own_uid
+from bugbox.storage.disks import qcow2
 
 #: Everything that the main path takes or waits for, in no special order.
 STEPS: tuple[tuple[Any, str], ...] = (
@@ -163,7 +164,7 @@ def test_cancelled_at_any_time_gives_all_back(made: World) -> None:
 
 
 def test_no_room_for_the_disk(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(path, "_DISK_START_BYTES", 1 << 60)
+    monkeypatch.setattr(qcow2, "_START_BYTES", 1 << 60)
     with pytest.raises(OutOfResources):
         start(made)
     assert made.leftovers() == []

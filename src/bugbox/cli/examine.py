@@ -83,7 +83,12 @@ def _kvm(home: Home, settings: Settings) -> list[Finding]:
         text = "/dev/kvm is there; a probe boot will tell, once there is a kernel"
         return [Finding("kvm", "note", text, "bugbox image build")]
     home.prepare()
-    platform, _ = kvm_platform(home.cache / "kvm.json", settings.qemu, kernel.vmlinux)
+    platform, _ = kvm_platform(
+        home.cache / "kvm.json",
+        settings.qemu,
+        kernel.vmlinux,
+        timeout=10.0 * settings.timeout_factor,
+    )
     if platform is None:
         return [Finding("kvm", "note", f"a machine does not boot with /dev/kvm; {slower}")]
     return [Finding("kvm", "ok", f"a machine boots with -cpu {platform.cpu}")]

@@ -258,10 +258,11 @@ def spawn(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     uid: int | None = None,
+    groups: Sequence[int] = (),
 ) -> Process:
     """Start a program that outlives us, in a session of its own, its output in `log_file`.
 
-    With `uid` (root only) it runs as that user and group, with no supplementary groups.
+    With `uid` (root only) it runs as that user and group, in no other group but `groups`.
     """
     command = [find(str(argv[0])), *(str(arg) for arg in argv[1:])]
     log.debug("+ %s &", shlex.join(command))
@@ -277,7 +278,7 @@ def spawn(
             start_new_session=True,
             user=uid,
             group=uid,
-            extra_groups=None if uid is None else [],
+            extra_groups=None if uid is None else [*groups],
         )
     # Popen would warn about a child that still runs when it is collected; ours is meant to.
     child.returncode = 0

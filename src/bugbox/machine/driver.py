@@ -27,6 +27,8 @@ class Abilities:
     pause: bool
     clone: bool
     accelerated: bool
+    #: Whether it reads qcow2; else a drive is a raw file or a block device.
+    qcow2: bool = True
 
 
 class Machine(Protocol):

@@ -18,6 +18,8 @@ class Drive:
     path: Path
     format: Literal["raw", "qcow2"]
     read_only: bool = False
+    #: The path is a block device's, not a file's.
+    device: bool = False
     #: What a qcow2 lies over. Named here, never read from its header: the header is data.
     backing: Drive | None = None
 

@@ -23,7 +23,7 @@ from bugbox.host.bridge import in_thread
 from bugbox.machine.driver import Driver
 from bugbox.paths import Home
 from bugbox.puzzle import catalogue
-from bugbox.session import adoption, prepare, record
+from bugbox.session import adoption, lab, prepare, record
 from bugbox.session.attempt import Attempt
 from bugbox.session.boot import boot_facts
 from bugbox.session.cloning import Cloning
@@ -175,19 +175,18 @@ class Manager:
 
     async def _start(self, args: Mapping[str, Any]) -> dict[str, Any]:
         watch = Stopwatch()
-        if args.get("disk", "auto") not in ("auto", "qcow2"):
-            raise UserError(f"disk {args['disk']} is not supported yet", hint="use qcow2")
         if args.get("seed") is not None:
             raise UserError("a seed chooses variants, which are not supported yet")
         with watch.stage("find"):
             plan = await in_thread(self._plan, args)
             parts = await self._parts(plan)
-            host = self._host(str(args.get("driver", "auto")))
+            host = self._host(str(args.get("driver", "auto")), str(args.get("disk", "auto")))
         cold = bool(args.get("cold")) or self.settings.templates == "off"
         bring = bring_up if cold else self._cloning.bring
         ledger, machine = await provision(plan, parts, host, watch, bring)
         session = self._keep(Session(ledger, plan, host, machine, self._spawn)).session
-        if not ledger.record.template and self._lasting and self.settings.templates == "on":
+        wanted = self._lasting and self.settings.templates == "on" and not ledger.record.template
+        if wanted and ledger.record.disk == "qcow2" and not plan.carried:
             self._spawn(lambda: self._warm(plan, parts, host))
         return {
             "id": session.id,
@@ -204,11 +203,12 @@ class Manager:
         except BugboxError as error:
             log.warning("no template of %s: %s (%s)", plan.name, error.message, error.detail)
 
-    def _host(self, driver: str) -> Host:
+    def _host(self, driver: str, disk: str) -> Host:
         return Host(
             home=self.home,
             settings=self.settings,
             driver=self._driver(driver),
+            disk=disk,
         )
 
     def _driver(self, wanted: str) -> Driver:
@@ -218,6 +218,11 @@ class Manager:
         return self._drivers[wanted]
 
     def _plan(self, args: Mapping[str, Any]) -> Plan:
+        if args.get("lab"):
+            return lab.plan(
+                [(str(name), Path(image)) for name, image in args["lab"]["carried"]],
+                int(args["lab"]["mem_mib"]),
+            )
         if args.get("image"):
             return of_image(str(args["image"]))
         where = catalogue.roots(self.settings.puzzles)

@@ -28,6 +28,8 @@ class Plan:
     guest_client: bool = True
     #: The machine is to be saved and cloned: nothing of one session's own happens in it.
     template: bool = False
+    #: Disks that come with the session, by name: raw images that it writes a copy of its own over.
+    carried: tuple[tuple[str, Path], ...] = ()
 
     @property
     def folder(self) -> Path | None:

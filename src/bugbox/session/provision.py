@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from bugbox.config import Settings
 from bugbox.events import step
@@ -29,12 +30,14 @@ from bugbox.session.logs import console_tail
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
 from bugbox.session.ready import Boot, log_in, run_script, wait_for_ready_script, wait_for_systemd
-from bugbox.session.reaper import give_back
+from bugbox.session.reaper import give_back, place_of
 from bugbox.session.record import Ledger, Phase, claim
 from bugbox.session.stopwatch import Stopwatch
 from bugbox.session.template import Stored
 from bugbox.session.vmm_user import make_socket_folder, own_uid
 from bugbox.storage.disk import check_free, create_overlay
+from bugbox.storage.disks.choose import by_name, choose
+from bugbox.storage.disks.layout import Part, Source
 
 __all__ = [
     "Bring",
@@ -50,9 +53,6 @@ __all__ = [
 #: Makes a session's machine, ready.
 Bring = Callable[[Ledger, Plan, Prepared, "Host", Stopwatch], Awaitable[Machine]]
 
-#: What a session's disk needs at the very start; it grows as the guest writes.
-_DISK_START_BYTES = 64 << 20
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
@@ -61,6 +61,8 @@ class Host:
     home: Home
     settings: Settings
     driver: Driver
+    #: How a new session's disk is made: auto, or the name of a way.
+    disk: str = "auto"
 
 
 async def provision(
@@ -79,6 +81,7 @@ async def provision(
             title=plan.title,
             user=plan.user,
             driver=host.driver.name,
+            disk=await in_thread(_way, parts, host),
             started=time.time(),
         )
         undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
@@ -111,7 +114,7 @@ async def bring_up(
             await in_thread(ledger.hold, "sockets")
             await in_thread(make_socket_folder, spec.runtime, spec.uid)
             await in_thread(ledger.hold, "disk")
-            await in_thread(_make_disk, spec, plan.disk_bytes)
+            await in_thread(_make_disk, ledger, plan, parts)
         with watch.stage("vmm"), step("Boot"):
             await in_thread(ledger.hold, "vmm")
             await in_thread(ledger.write, spec=to_json(spec))
@@ -126,6 +129,7 @@ async def boot_same_disk(ledger: Ledger, plan: Plan, host: Host, watch: Stopwatc
     """Boot a session again whose VMM is gone: same disk, same identity."""
     async with AsyncExitStack() as undo:
         spec = from_json(ledger.record.spec)
+        await in_thread(by_name(ledger.record.disk).bring_back, place_of(ledger.paths))
         await in_thread(make_socket_folder, spec.runtime, spec.uid)
         with watch.stage("vmm"), step("Boot"):
             machine = await host.driver.boot(spec, ledger.process_started)
@@ -185,26 +189,44 @@ async def make_ready(
     )
 
 
+def _way(parts: Prepared, host: Host) -> str:
+    """Choose how the disk is made: what is asked for, or what fits the driver and this host."""
+    way = choose(
+        host.settings.disk if host.disk == "auto" else host.disk,
+        base=parts.image.rootfs,
+        folder=host.home.sessions,
+        raw=not host.driver.abilities.qcow2,
+    )
+    return way.name
+
+
 def _spec(ledger: Ledger, plan: Plan, parts: Prepared, host: Host) -> MachineSpec:
     uid = own_uid(host.home, host.settings, ledger.record.id)
-    return spec_of(ledger.paths, plan, parts, host.settings, uid)
+    return spec_of(ledger.paths, plan, parts, host.settings, uid, ledger.record.disk)
 
 
 def spec_of(
-    paths: SessionPaths, plan: Plan, parts: Prepared, settings: Settings, uid: int | None
+    paths: SessionPaths,
+    plan: Plan,
+    parts: Prepared,
+    settings: Settings,
+    uid: int | None,
+    way: str = "qcow2",
 ) -> MachineSpec:
     """Describe a session's machine: its disk over the puzzle's, over the base image."""
-    below = Drive(id="base", path=parts.image.rootfs, format="raw", read_only=True)
-    if parts.layer:
-        below = Drive(
-            id="layer", path=parts.layer.disk, format="qcow2", read_only=True, backing=below
-        )
+    disk = by_name(way).layout(_source(plan, parts), place_of(paths))
     return MachineSpec(
         id=paths.root.name,
         kernel=Kernel(
-            vmlinux=parts.kernel.vmlinux, initrd=parts.initrd, release=parts.kernel.release
+            vmlinux=parts.kernel.vmlinux,
+            initrd=parts.initrd,
+            release=parts.kernel.release,
+            extra_args=disk.kernel_args,
         ),
-        drives=(Drive(id="root", path=paths.disk, format="qcow2", backing=below),),
+        drives=(
+            *(_drive(part) for part in disk.parts),
+            *(_carried(paths, name, image) for name, image in plan.carried),
+        ),
         vcpus=plan.vcpus,
         mem_mib=plan.mem_mib,
         root=paths.root,
@@ -214,16 +236,13 @@ def spec_of(
     )
 
 
-def _make_disk(spec: MachineSpec, size_bytes: int) -> None:
-    root = spec.drives[0]
-    assert root.backing is not None
-    check_free(root.path.parent, _DISK_START_BYTES)
-    root.path.unlink(missing_ok=True)
-    create_overlay(
-        root.path,
-        backing=root.backing.path,
-        backing_format=root.backing.format,
-        size_bytes=size_bytes,
+def _source(plan: Plan, parts: Prepared) -> Source:
+    layer = parts.layer
+    return Source(
+        base=parts.image.rootfs,
+        layer=layer.disk if layer else None,
+        tar=layer.tar if layer else None,
+        size_bytes=plan.disk_bytes,
     )
 
 
@@ -244,7 +263,7 @@ def ready_for_clone(
     )
     make_socket_folder(spec.runtime, spec.uid)
     disk = spec.drives[0].path
-    check_free(disk.parent, _DISK_START_BYTES)
+    check_free(disk.parent)
     disk.unlink(missing_ok=True)
     shutil.copyfile(template.empty_disk, disk)
     return spec
@@ -258,3 +277,27 @@ def _over(spec: MachineSpec, template: Stored) -> MachineSpec:
     )
     root = dataclasses.replace(root, backing=saved)
     return dataclasses.replace(spec, drives=(root, *spec.drives[1:]))
+
+
+def _drive(part: Part) -> Drive:
+    return Drive(
+        id=part.id,
+        path=part.path,
+        format=part.format,
+        read_only=part.read_only,
+        device=part.device,
+        backing=_drive(part.backing) if part.backing else None,
+    )
+
+
+def _carried(paths: SessionPaths, name: str, image: Path) -> Drive:
+    below = Drive(id=f"{name}-image", path=image, format="raw", read_only=True)
+    return Drive(id=name, path=paths.root / f"{name}.qcow2", format="qcow2", backing=below)
+
+
+def _make_disk(ledger: Ledger, plan: Plan, parts: Prepared) -> None:
+    by_name(ledger.record.disk).make(_source(plan, parts), place_of(ledger.paths))
+    for name, image in plan.carried:
+        path = ledger.paths.root / f"{name}.qcow2"
+        path.unlink(missing_ok=True)
+        create_overlay(path, backing=image, backing_format="raw")

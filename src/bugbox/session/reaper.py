@@ -17,18 +17,27 @@ from bugbox.errors import NotFound, StateError
 from bugbox.host.proc import Process, start_time
 from bugbox.paths import Home, SessionPaths
 from bugbox.session.record import Ledger, Phase, abandoned, ids, take_over
+from bugbox.storage.disks.choose import by_name
+from bugbox.storage.disks.layout import Place
 
-__all__ = ["collect", "end_vmm", "give_back", "give_back_soon"]
+__all__ = ["collect", "end_vmm", "give_back", "give_back_soon", "place_of"]
 
 log = logging.getLogger(__name__)
 
 _KILL_TIMEOUT = 10.0
 
 
+def place_of(paths: SessionPaths) -> Place:
+    """Return where a session's own half of its disk lies, and how its devices are named."""
+    return Place(folder=paths.root, tag=f"bugbox-{paths.runtime.parent.name}-{paths.root.name}")
+
+
 def give_back(ledger: Ledger) -> None:
     """End the machine, remove its sockets and its folder, in that order; let go of the lock."""
     give_back_soon(ledger)
     end_vmm(ledger.paths, ledger.record.process)
+    if "disk" in ledger.record.holds:
+        by_name(ledger.record.disk).give_back(place_of(ledger.paths))
     shutil.rmtree(ledger.paths.runtime, ignore_errors=True)
     _remove(ledger.paths)
     ledger.close()

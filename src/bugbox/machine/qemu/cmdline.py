@@ -177,7 +177,7 @@ def _drive(drive: Drive, files: Descriptors) -> Iterator[str]:
 def _block_nodes(name: str, part: Drive, fd: int, backing: str | None) -> list[dict[str, object]]:
     read_only = part.read_only
     file: dict[str, object] = {
-        "driver": "file",
+        "driver": "host_device" if part.device else "file",
         "node-name": f"{name}-file",
         "filename": f"/dev/fdset/{fd}",
         "read-only": read_only,

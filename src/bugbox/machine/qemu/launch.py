@@ -80,8 +80,20 @@ def launch(
         )
         argv = [find(program), *arguments(spec, platform, files, append)]
         _record(paths.argv, argv, names, spec.uid)
-        process = spawn(argv, log_file=paths.vmm_log, pass_fds=tuple(names), uid=spec.uid)
+        process = spawn(
+            argv,
+            log_file=paths.vmm_log,
+            pass_fds=tuple(names),
+            uid=spec.uid,
+            groups=_kvm_group() if platform.accel == "kvm" else (),
+        )
         started(process)
+
+
+def _kvm_group() -> tuple[int, ...]:
+    """The group that may use /dev/kvm: QEMU opens that by name, as a user who owns nothing."""
+    group = os.stat("/dev/kvm").st_gid  # noqa: PTH116 (a device's node, not a path of ours)
+    return (group,) if group else ()
 
 
 def log_tail(spec: MachineSpec, lines: int = 10) -> str:
