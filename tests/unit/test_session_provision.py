@@ -215,7 +215,7 @@ def test_a_machine_that_does_not_boot(
     made: World, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel = path.Kernel
-    monkeypatch.setattr(path, "Kernel", lambda **given: kernel(**given, extra_args=(fault,)))
+    monkeypatch.setattr(path, "Kernel", lambda **given: kernel(**{**given, "extra_args": (fault,)}))
     with pytest.raises(BootFailed, match="did not boot"):
         start(made, boot_timeout=0.5)
     assert made.leftovers() == []
