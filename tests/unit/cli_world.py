@@ -159,12 +159,14 @@ class FakeKeeper:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.setenv("BUGBOX_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     for name in ("NO_COLOR", "BUGBOX_ESCAPE", "BUGBOX_PUZZLES"):
         monkeypatch.delenv(name, raising=False)
-    return Home()
+    made = Home()
+    yield made
+    shutil.rmtree(made.runtime, ignore_errors=True)  # the commands were processes of their own
 
 
 @pytest.fixture
