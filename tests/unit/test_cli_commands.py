@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -337,6 +338,43 @@ def test_show(home: Home) -> None:
     assert facts["name"] == "read-me" and facts["checks"] and facts["solved"] is False
     out = bugbox("show", "read-me").stdout.decode()
     assert facts["title"] in out and "difficulty:" in out and "\x1b" not in out
+
+
+def test_show_tells_all_that_a_manifest_says_of_itself(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / "checks").mkdir(parents=True)
+    (folder / "description.md").write_text("Something is wrong.\n")
+    (folder / "checks/one.sh").write_text("#!/bin/sh\nfail no\n")
+    (folder / "checks/one.sh").chmod(0o755)
+    said = {
+        "version": "1.10",
+        "inspired_by": "a night on call",
+        "language": "de",
+        "license": "MIT",
+        "difficulty": "hard",
+        "skills": ["reading df"],
+    }
+    manifest = {
+        "schema": 1,
+        "name": "mine",
+        "title": "Mine",
+        "summary": "Short.",
+        "checks": [{"id": "one", "title": "One", "run": "checks/one.sh"}],
+        "authors": [{"name": "Ann", "url": "https://ann.example", "email": "ann@ann.example"},
+                    {"name": "Bob"}],
+        **said,
+    }  # fmt: skip
+    (folder / "puzzle.yaml").write_text(json.dumps(manifest))
+    lines = bugbox("show", str(folder)).stdout.decode().splitlines()
+    found = dict(re.split(r": +", line, maxsplit=1) for line in lines if re.search(r"\w: ", line))
+    assert "author:       Ann <ann@ann.example> (https://ann.example)" in lines
+    assert "author:       Bob" in lines
+    for key, value in said.items():
+        name = {"license": "licence", "inspired_by": "inspired by"}.get(key, key)
+        assert found[name] == (value if isinstance(value, str) else value[0])
+    facts = json.loads(bugbox("show", str(folder), "--json").stdout)
+    assert {key: facts[key] for key in said} == said
+    assert facts["authors"][0] == manifest["authors"][0]
 
 
 def test_solution_is_not_given_away(home: Home) -> None:

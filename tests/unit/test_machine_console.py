@@ -114,6 +114,26 @@ def test_followers_read_along_and_end_with_the_console(tmp_path: Path) -> None:
     with_console(tmp_path, test)
 
 
+def test_single_bytes_are_kept_together() -> None:
+    """A guest that writes byte by byte must not cost a slow reader's keeper an object for each."""
+
+    async def main() -> list[bytes]:
+        follower = Follower()
+        for number in range(1_500_000):
+            follower.put(bytes([number % 256]))
+        follower.end()
+        parts = []
+        while (chunk := await follower.receive()) is not None:
+            parts.append(chunk)
+        return parts
+
+    parts = asyncio.run(main())
+    text = b"".join(parts)
+    assert (1 << 20) - 16384 <= len(text) <= 1 << 20
+    assert len(parts) <= 65
+    assert text.endswith(bytes([(1_500_000 - 1) % 256]))
+
+
 def test_a_slow_follower_loses_the_oldest() -> None:
     async def main() -> None:
         follower = Follower()

@@ -12,9 +12,11 @@ import anyio
 import pytest
 
 from bugbox.errors import GuestError, MachineLost
+from bugbox.machine.lifeline.wire import Frame, Tag, Type, encode, pack_fields
 from bugbox.puzzle import check as check_module
 from bugbox.puzzle.check import LOST, Guest, GuestResult, Report, run_checks
 from bugbox.puzzle.definition import Check, Puzzle, load
+from bugbox.puzzle.folder import MAX_SCRIPT
 from bugbox.puzzle.scaffold import create
 from bugbox.puzzle.script import Script, refused_by, with_helpers
 
@@ -330,3 +332,10 @@ def test_a_cancelled_check_is_no_verdict(puzzle: Puzzle) -> None:
 
     wanted: Callable[[], Awaitable[bool]] = cancelled
     assert anyio.run(wanted)
+
+
+def test_the_largest_check_fits_into_one_request() -> None:
+    """With its helpers, a long name, and as much of an environment as there is room for."""
+    text = with_helpers(b"#!/bin/sh\n" + b"#" * (MAX_SCRIPT - 10))
+    fields = [(Tag.SCRIPT, text), (Tag.NAME, "n" * 100), (Tag.ENV, "NAME=" + "v" * 8000)]
+    assert encode(Frame(Type.OPEN, 0, 1, pack_fields(fields)))

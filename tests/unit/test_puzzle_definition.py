@@ -164,7 +164,7 @@ def test_a_wrong_value_is_told_with_its_place(demo: Path, more: str, expected: s
         ("network: {egress: full}\n", "9:11: network.egress: full is not supported yet"),
         ("network: {egress: {allow: ['a:1']}}\n", "9:11: network.egress: not supported yet"),
         ("user: {sudo: limited}\n", "9:8: user.sudo: limited is not supported yet"),
-        ("test: {repeat: 3}\n", "9:1: test: not supported yet"),
+        ("scoring: {points: 3}\n", "9:1: scoring: not supported yet"),
     ],
 )
 def test_what_nothing_reads_is_refused(demo: Path, more: str, expected: str) -> None:

@@ -28,7 +28,7 @@ from bugbox.session.provision import provision
 from bugbox.session.reaper import collect, give_back
 from bugbox.session.record import Phase, load
 from bugbox.session.stopwatch import Stopwatch
-from bugbox.session.vmm_user import own_uid
+from bugbox.session.vmm_user import make_socket_folder, own_uid
 from bugbox.storage.disks import qcow2
 
 #: Everything that the main path takes or waits for, in no special order.
@@ -293,3 +293,12 @@ def test_give_back_leaves_nothing_running(made: World) -> None:
     assert ledger is not None
     give_back(ledger)
     eventually(lambda: made.leftovers() == [])
+
+
+def test_the_folder_of_a_machines_sockets_stays_ours(tmp_path: Path) -> None:
+    """A VMM that was broken out of can put nothing where we connect."""
+    folder = tmp_path / "run" / "one-3f9k"
+    make_socket_folder(folder)
+    make_socket_folder(folder)
+    status = folder.stat()
+    assert (status.st_uid, status.st_mode & 0o777) == (os.geteuid(), 0o700)

@@ -22,7 +22,7 @@ __all__ = ["LATER", "app", "commands", "run"]
 
 #: Verbs that are named already and come later.
 LATER = (
-    "undo", "checkpoint", "fork", "forward", "pause", "dev", "diff", "test", "import", "pack",
+    "undo", "checkpoint", "fork", "forward", "pause", "dev", "diff", "import", "pack",
     "add", "bundle", "boot tune", "serve", "image export", "kernel build",
     "kernel compare",
 )  # fmt: skip
@@ -67,7 +67,7 @@ _group(
     "People who work with machines",
     "start", "shell", "cp", "console", "logs", "ps", "resume", "stop", "doctor", "debug", "gc",
 )  # fmt: skip
-_group("People who write puzzles", "new", "lint", "build", "schema")
+_group("People who write puzzles", "new", "lint", "build", "test", "schema")
 _parts = _group("People who look after the parts", "keeper", "lab", "completion")
 _family(
     _parts, "image", "Base images.", build="build", list="list_", show="show", rm="remove"

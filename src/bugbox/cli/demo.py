@@ -19,7 +19,8 @@ from bugbox.cli.check import report_lines
 from bugbox.cli.out import complain, document, duration, paint, printable, prose, say
 from bugbox.cli.start import begin
 from bugbox.errors import UserError
-from bugbox.puzzle.definition import Puzzle, Script
+from bugbox.puzzle.definition import Puzzle
+from bugbox.puzzle.script import as_typed
 
 __all__ = ["demo", "shown_commands"]
 
@@ -91,7 +92,7 @@ def _story(puzzle: Puzzle, id: str, answer: dict[str, Any], tell: _Teller) -> di
     ask("solution", {"id": id, "give_up": True})
     tell.head("The solution")
     tell.text(printable(puzzle.solve.text).rstrip("\n"))
-    status, output = capture(id, _argv(puzzle.solve), timeout=_SOLVE_TIMEOUT)
+    status, output = capture(id, as_typed(puzzle.solve), timeout=_SOLVE_TIMEOUT)
     if output.strip():
         tell.text(printable(output).rstrip("\n"))
     if status != 0:
@@ -120,11 +121,3 @@ def shown_commands(markdown: str) -> Iterator[str]:
             fenced = not fenced
         elif fenced and line.startswith("$ ") and line[2:].strip():
             yield line[2:].strip()
-
-
-def _argv(script: Script) -> list[str]:
-    """Run the script's text with the shell it names: no file of it is left in the machine."""
-    text = script.text.decode("utf-8", "surrogateescape")
-    first = text.split("\n", 1)[0]
-    shell = "/bin/bash" if first.startswith("#!") and "bash" in first else "/bin/sh"
-    return [shell, "-c", text]

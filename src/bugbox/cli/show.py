@@ -12,6 +12,7 @@ from bugbox.config import load
 from bugbox.paths import Home
 from bugbox.puzzle.catalogue import find, roots
 from bugbox.puzzle.definition import Puzzle
+from bugbox.puzzle.manifest import Author
 from bugbox.puzzle.quantity import format_duration, format_size
 
 __all__ = ["show"]
@@ -35,7 +36,7 @@ def show(name: str | None = None, /, *, json: bool = False) -> int:
     say(prose(puzzle.description))
     say()
     for key, value in _people(puzzle, facts):
-        say(f"{key + ':':<12} {printable(value)}")
+        say(f"{key + ':':<13} {printable(value)}")
     return 0
 
 
@@ -52,8 +53,10 @@ def _facts(puzzle: Puzzle, solved: bool) -> dict[str, Any]:
         "categories": [*wishes.categories],
         "tags": [*wishes.tags],
         "skills": [*wishes.skills],
-        "authors": [author.name for author in wishes.authors],
+        "authors": [author.model_dump() for author in wishes.authors],
         "license": wishes.license,
+        "inspired_by": wishes.inspired_by,
+        "language": wishes.language,
         "requires": [*wishes.requires],
         "next": [*wishes.next],
         "hints": len(puzzle.hints),
@@ -85,7 +88,16 @@ def _people(puzzle: Puzzle, facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{machine.vcpus} CPU, {format_size(machine.memory)} memory, "
             f"{format_size(machine.disk)} disk, on {puzzle.base}",
         ),
-        ("author", ", ".join(author.name for author in wishes.authors)),
+        ("inspired by", wishes.inspired_by or ""),
+        ("language", wishes.language),
+        ("version", wishes.version or ""),
+        *(("author", _author(author)) for author in wishes.authors),
         ("licence", wishes.license or ""),
     ]
     return [(key, value) for key, value in rows if value]
+
+
+def _author(author: Author) -> str:
+    mail, page = f"<{author.email}>", f"({author.url})"
+    parts = (author.name, mail if author.email else "", page if author.url else "")
+    return " ".join(part for part in parts if part)

@@ -90,7 +90,11 @@ class Follower:
         return chunk
 
     def put(self, data: bytes) -> None:
-        """Give it output."""
+        """Give it output. A serial port brings a byte at a time: small ones are joined."""
+        if self._chunks and len(self._chunks[-1]) + len(data) <= _READ:
+            before = self._chunks.pop()
+            self._size -= len(before)
+            data = before + data
         self._chunks.append(data)
         self._size += len(data)
         while self._size > _FOLLOWER_BYTES:

@@ -93,6 +93,10 @@ class Outcome:
     seconds: float = 0.0
     #: A failed check that said nothing: fine for a learner, an error in `test`.
     no_sentence: bool = False
+    #: A failed check that could not be run: the machine lacks a program.
+    no_program: bool = False
+    #: A skipped check that this host has no means to run.
+    not_here: bool = False
     #: For the author: what a broken check printed.
     detail: str = ""
 
@@ -135,7 +139,9 @@ async def run_checks(
     for check in puzzle.checks:
         reason = LOST if lost else _why_skipped(check, outcomes)
         if reason:
-            outcomes[check.id] = _outcome(check, "skipped", reason)
+            skipped = _outcome(check, "skipped", reason)
+            not_here = reason == NO_CLONE or _waits_in_vain(check, outcomes)
+            outcomes[check.id] = replace(skipped, not_here=not_here)
             continue
         begun = time.monotonic()
         verdict = await _run(check, guest, env or {}, factor)
@@ -151,6 +157,12 @@ def _why_skipped(check: Check, outcomes: Mapping[str, Outcome]) -> str:
         if outcomes[need].status != "passed":
             return f"first: {outcomes[need].title}"
     return NO_CLONE if check.where == "clone" else ""
+
+
+def _waits_in_vain(check: Check, outcomes: Mapping[str, Outcome]) -> bool:
+    """Whether it is skipped only because one that it needs cannot be run here."""
+    missing = [outcomes[need] for need in check.needs if outcomes[need].status != "passed"]
+    return bool(missing) and all(outcome.not_here for outcome in missing)
 
 
 async def _run(check: Check, guest: Guest, env: Mapping[str, str], factor: float) -> Outcome | None:
@@ -202,9 +214,8 @@ def _judged(check: Check, result: GuestResult) -> Outcome:
         return replace(found, no_sentence=not sentence, detail=_complaints(result))
     if result.status in (126, 127):
         message = f"the check needs {_missing(result.stderr)}, which this machine no longer has: "
-        return replace(
-            _outcome(check, "failed", message + "undo or reset"), detail=_complaints(result)
-        )
+        failed = _outcome(check, "failed", message + "undo or reset")
+        return replace(failed, no_program=True, detail=_complaints(result))
     return _broken(check, result, f"the check broke: it ended with status {result.status}")
 
 

@@ -41,6 +41,7 @@ _BOOT_TIMEOUT = (1, 1800)
 _BUILD_TIMEOUT = (1, 7200)
 _CHECK_TIMEOUT = (1, 600)
 _VCPUS = (1, 8)
+_REPEAT = (1, 100)
 
 
 class Model(BaseModel):
@@ -293,10 +294,21 @@ class Scoring(Model):
 class TestPlan(Model):
     """How `test` goes about it."""
 
-    repeat: Count = key("number", "How often each solution runs.", default=1)
-    boot_budget: Annotated[float | None, DURATION] = key("duration", "For a boot.", default=None)
-    wrong: RelativePath | None = key("path", "Another folder than `wrong.d`.", default=None)
-    forbid_text_in_guest: tuple[Line, ...] = key("list of text", "Searched for.", default=())
+    repeat: Annotated[Count, limited(*_REPEAT)] = key(
+        between(*_REPEAT), "How often each solution runs.", reader="test", default=1
+    )
+    boot_budget: Annotated[float | None, lasting(*_BOOT_TIMEOUT), DURATION] = key(
+        f"duration, {between(*_BOOT_TIMEOUT, format_duration)}",
+        "A boot that takes longer fails the test.",
+        reader="test",
+        default=None,
+    )
+    wrong: Annotated[RelativePath | None, NEVER] = key(
+        "path", "Another folder than `wrong.d`.", default=None
+    )
+    forbid_text_in_guest: tuple[Line, ...] = key(
+        "list of text", "What no file of the layer may hold.", reader="test", default=()
+    )
 
 
 class Manifest(Model):
@@ -380,6 +392,4 @@ class Manifest(Model):
     next: tuple[PuzzleName, ...] = key(
         "list of puzzles", "Where to go on.", reader="play", default=()
     )
-    test: Annotated[TestPlan, NEVER] = key(
-        "mapping", "How `test` goes about it.", default=TestPlan()
-    )
+    test: TestPlan = key("mapping", "How `test` goes about it.", reader="test", default=TestPlan())

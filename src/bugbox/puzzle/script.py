@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Script", "refused_by", "with_helpers"]
+__all__ = ["Script", "as_typed", "refused_by", "with_helpers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,17 @@ def with_helpers(text: bytes) -> bytes:
     if first.startswith(b"#"):
         first = b""
     return _ONE_LINE + b" " + first + newline + rest
+
+
+def as_typed(script: Script) -> list[str]:
+    """Return the argv that runs a solution as its author means it: typed by the learner.
+
+    With the guest's own shell, the one that its first line names; no file of it is left there.
+    """
+    text = script.text.decode("utf-8", "surrogateescape")
+    first = text.split("\n", 1)[0]
+    shell = "/bin/bash" if first.startswith("#!") and "bash" in first else "/bin/sh"
+    return [shell, "-c", text]
 
 
 _REFUSED_BY = re.compile(rb"^#\s*refused by:\s*(.*?)\s*$", re.IGNORECASE)

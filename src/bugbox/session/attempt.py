@@ -22,7 +22,7 @@ from bugbox.puzzle.text import printable
 from bugbox.session.record import Record
 from bugbox.session.session import Session
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "verdict"]
 
 #: A person types a verb a few times a minute; a loop in the guest does not get more than that.
 _BURST = 5
@@ -48,20 +48,8 @@ class Attempt:
 
     async def check(self) -> dict[str, Any]:
         """Run the checks; there is a verdict also when the machine no longer answers."""
-        puzzle, session = self.puzzle, self.session
         async with self._checking:
-            try:
-                guest: Any = await session.lifeline()
-            except MachineLost as error:
-                guest = _Silent(error)
-            except StateError as error:
-                # One that is off or stands still can be resumed; one that died cannot answer.
-                if session.state != State.FAILED:
-                    raise
-                guest = _Silent(MachineLost(error.message))
-            report = await run_checks(
-                puzzle, guest, {}, factor=session.host.settings.timeout_factor
-            )
+            report = await verdict(self.session, self.puzzle)
             await in_thread(self._remember, report)
         return report.as_json()
 
@@ -167,6 +155,20 @@ class Attempt:
             return False
         self._tokens -= 1
         return True
+
+
+async def verdict(session: Session, puzzle: Puzzle) -> Report:
+    """Run a puzzle's checks in a session's machine, also in one that no longer answers."""
+    try:
+        guest: Any = await session.lifeline()
+    except MachineLost as error:
+        guest = _Silent(error)
+    except StateError as error:
+        # One that is off or stands still can be resumed; one that died cannot answer.
+        if session.state != State.FAILED:
+            raise
+        guest = _Silent(MachineLost(error.message))
+    return await run_checks(puzzle, guest, {}, factor=session.host.settings.timeout_factor)
 
 
 class _Silent:

@@ -130,7 +130,7 @@ def _make_room(
     uid = own_uid(home, settings, ledger.record.id)
     spec = dataclasses.replace(spec, uid=uid)
     ledger.hold("sockets")
-    make_socket_folder(spec.runtime, uid)
+    make_socket_folder(spec.runtime)
     ledger.hold("disk")
     create_empty(ledger.paths.disk, size_bytes=scratch_bytes)
     ledger.write(holds=(*ledger.record.holds, "vmm"), spec=to_json(spec))

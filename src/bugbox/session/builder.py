@@ -37,7 +37,15 @@ from bugbox.storage import disk, file, layer_file
 from bugbox.storage.archive import ArchiveError
 from bugbox.storage.layer_file import Head
 
-__all__ = ["BuiltLayer", "Parts", "apply_layer", "brought", "ensure_layer", "find_layer"]
+__all__ = [
+    "BuiltLayer",
+    "Parts",
+    "apply_layer",
+    "brought",
+    "build_again",
+    "ensure_layer",
+    "find_layer",
+]
 
 #: The build machine's disks at the start, and the tar of an ordinary puzzle.
 _NEEDS = 256 << 20
@@ -89,6 +97,32 @@ async def ensure_layer(
     )
     async with _alone(home, puzzle.name):
         return load(home, key) or await _build(parts, puzzle, key)
+
+
+async def build_again(
+    home: Home,
+    settings: Settings,
+    puzzle: Puzzle,
+    image: BuiltImage,
+    kernel: BuiltKernel,
+    initrd: Path,
+    driver: Driver,
+) -> str:
+    """Build a puzzle's layer afresh and throw it away; return its tar's SHA-256."""
+    parts = Parts(
+        home=home,
+        settings=settings,
+        image=image,
+        kernel=kernel,
+        initrd=initrd,
+        driver=driver,
+    )
+    await in_thread(file.require_free, home.tmp, _NEEDS, f"building {puzzle.name}")
+    async with held(file.workspace(home.tmp, "layer")) as work:
+        made = work / "layer"
+        made.mkdir()
+        head, _ = await _build_new(parts, puzzle, work, made)
+    return head.tar_sha256
 
 
 def brought(home: Home, puzzle: Puzzle, base_digest: str) -> Path | None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """THE MAIN PATH: from a puzzle to a machine somebody can work in.
 
-Read `provision`, `bring_up` and `make_ready` from top to bottom. Everything taken is written into
-the session's record before it is taken, and given back by session.reaper when any step fails,
-whether that step raised, was cancelled, or died with the whole process.
+Read `provision`, `bring_up`, `power_on` and `make_ready` from top to bottom. Everything taken is
+written into the session's record before it is taken, and given back by session.reaper when any step
+fails, whether that step raised, was cancelled, or died with the whole process.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ __all__ = [
     "boot_same_disk",
     "bring_up",
     "make_ready",
+    "open_record",
+    "power_on",
     "provision",
     "ready_for_clone",
     "spec_of",
@@ -73,23 +75,27 @@ async def provision(
     `bring` makes the machine: `bring_up` boots one, session.cloning knows a quicker way.
     """
     async with AsyncExitStack() as undo:
-        ledger = await in_thread(
-            claim,
-            host.home,
-            plan.name,
-            folder=str(plan.folder or ""),
-            title=plan.title,
-            user=plan.user,
-            driver=host.driver.name,
-            disk=await in_thread(_way, parts, host),
-            started=time.time(),
-        )
+        ledger = await in_thread(open_record, plan, parts, host)
         undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
         machine = await (bring or bring_up)(ledger, plan, parts, host, watch)
         undo.push_async_callback(shielded, lambda: machine.stop(0.0))
         await in_thread(ledger.write, phase=Phase.HANDED_OVER, timings_ms=watch.as_ms())
         undo.pop_all()
         return ledger, machine
+
+
+def open_record(plan: Plan, parts: Prepared, host: Host) -> Ledger:
+    """Make a session's folder and record, with what is known before anything is taken."""
+    return claim(
+        host.home,
+        plan.name,
+        folder=str(plan.folder or ""),
+        title=plan.title,
+        user=plan.user,
+        driver=host.driver.name,
+        disk=_way(parts, host),
+        started=time.time(),
+    )
 
 
 async def bring_up(
@@ -106,23 +112,36 @@ async def bring_up(
     With `ram`, a memory file, the machine can be saved.
     """
     async with AsyncExitStack() as undo:
-        spec = await in_thread(_spec, ledger, plan, parts, host)
-        await in_thread(
-            ledger.write, fresh=True, boots=0, state=str(State.BOOTING), reason="", template=""
-        )
-        with watch.stage("disk"), step("Disk"):
-            await in_thread(ledger.hold, "sockets")
-            await in_thread(make_socket_folder, spec.runtime, spec.uid)
-            await in_thread(ledger.hold, "disk")
-            await in_thread(_make_disk, ledger, plan, parts)
-        with watch.stage("vmm"), step("Boot"):
-            await in_thread(ledger.hold, "vmm")
-            await in_thread(ledger.write, spec=to_json(spec))
-            machine = await host.driver.boot(spec, ledger.process_started, ram=ram)
-            undo.push_async_callback(shielded, lambda: machine.stop(0.0))
+        machine = await power_on(ledger, plan, parts, host, watch, ram=ram)
+        undo.push_async_callback(shielded, lambda: machine.stop(0.0))
         await make_ready(machine, ledger, plan, host.settings, watch, new=True)
         undo.pop_all()
         return machine
+
+
+async def power_on(
+    ledger: Ledger,
+    plan: Plan,
+    parts: Prepared,
+    host: Host,
+    watch: Stopwatch,
+    *,
+    ram: int | None = None,
+) -> Machine:
+    """Start a fresh machine for a session, on a fresh disk; it boots when this returns."""
+    spec = await in_thread(_spec, ledger, plan, parts, host)
+    await in_thread(
+        ledger.write, fresh=True, boots=0, state=str(State.BOOTING), reason="", template=""
+    )
+    with watch.stage("disk"), step("Disk"):
+        await in_thread(ledger.hold, "sockets")
+        await in_thread(make_socket_folder, spec.runtime)
+        await in_thread(ledger.hold, "disk")
+        await in_thread(_make_disk, ledger, plan, parts)
+    with watch.stage("vmm"), step("Boot"):
+        await in_thread(ledger.hold, "vmm")
+        await in_thread(ledger.write, spec=to_json(spec))
+        return await host.driver.boot(spec, ledger.process_started, ram=ram)
 
 
 async def boot_same_disk(ledger: Ledger, plan: Plan, host: Host, watch: Stopwatch) -> Machine:
@@ -130,7 +149,7 @@ async def boot_same_disk(ledger: Ledger, plan: Plan, host: Host, watch: Stopwatc
     async with AsyncExitStack() as undo:
         spec = from_json(ledger.record.spec)
         await in_thread(by_name(ledger.record.disk).bring_back, place_of(ledger.paths))
-        await in_thread(make_socket_folder, spec.runtime, spec.uid)
+        await in_thread(make_socket_folder, spec.runtime)
         with watch.stage("vmm"), step("Boot"):
             machine = await host.driver.boot(spec, ledger.process_started)
             undo.push_async_callback(shielded, lambda: machine.stop(0.0))
@@ -261,7 +280,7 @@ def ready_for_clone(
         holds=("sockets", "disk", "vmm"),
         spec=to_json(spec),
     )
-    make_socket_folder(spec.runtime, spec.uid)
+    make_socket_folder(spec.runtime)
     disk = spec.drives[0].path
     check_free(disk.parent)
     disk.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The user that a session's VMM runs as, and the folder for its sockets, which belongs to them."""
+"""The user that a session's VMM runs as, and the folder for its sockets, which stays ours."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ def own_uid(home: Home, settings: Settings, id: str) -> int | None:
     return next(uid for uid in free if uid not in taken)
 
 
-def make_socket_folder(folder: Path, uid: int | None) -> None:
-    """Make the folder in which the VMM opens its sockets; nobody else may look in."""
+def make_socket_folder(folder: Path) -> None:
+    """Make the folder of the sockets that the VMM inherits, listening; only we may look in."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if uid is not None:
-        os.chown(folder, uid, uid)
