@@ -31,6 +31,7 @@ bool arguments_read(struct arguments *arguments)
     for (char *word = strtok(line, " \n"); word != NULL; word = strtok(NULL, " \n")) {
         if (take(word, "bugbox.root", arguments->root, sizeof(arguments->root)) ||
             take(word, "bugbox.rootfstype", arguments->type, sizeof(arguments->type)) ||
+            take(word, "bugbox.overlay", arguments->overlay, sizeof(arguments->overlay)) ||
             take(word, "bugbox.init", arguments->init, sizeof(arguments->init)))
             continue;
         arguments->debug = arguments->debug || strcmp(word, "bugbox.debug") == 0;

@@ -8,6 +8,7 @@
 struct arguments {
     char root[128]; /* bugbox.root=/dev/vda */
     char type[32];  /* bugbox.rootfstype=ext4 */
+    char overlay[128]; /* bugbox.overlay=/dev/vdc,/dev/vdb,/dev/vda: written to, over, over */
     char init[128]; /* bugbox.init=/sbin/init, or none */
     bool alone;     /* bugbox.init=none */
     bool debug;     /* bugbox.debug */

@@ -103,10 +103,16 @@ static void bring_root(void)
         errno = EINVAL;
         fail("read bugbox.root from the kernel's arguments");
     }
+    mkdir(ROOT, 0755);
+    if (arguments.overlay[0] != '\0') {
+        const char *failed = root_join(arguments.overlay, ROOT);
+        snprintf(step, sizeof(step), "join the root: %.64s", failed != NULL ? failed : "");
+        check(failed == NULL, step);
+        return;
+    }
     snprintf(step, sizeof(step), "wait for %.64s", arguments.root);
     check(root_wait(arguments.root), step);
     snprintf(step, sizeof(step), "mount %.64s", arguments.root);
-    mkdir(ROOT, 0755);
     check(mount(arguments.root, ROOT, arguments.type, arguments.alone ? MS_RDONLY : 0, NULL) == 0,
           step);
     if (arguments.alone || root_grow(arguments.root, ROOT))
