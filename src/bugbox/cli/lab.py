@@ -29,7 +29,7 @@ def lab(
     json: bool = False,
     argv: list[str] | None = None,
 ) -> int:
-    """Boot a host in a machine, with bugbox as it is here, and give you a root shell in it.
+    """Boot a host in a machine, for this very bugbox, and give you a root shell there.
 
     It has QEMU, /dev/kvm where the emulated CPU brings it, device mapper, loop devices and
     nftables, and this checkout with its virtual environment at the same path. With `-- CMD` it runs

@@ -76,7 +76,10 @@ class Receiver:
 
 @asynccontextmanager
 async def receiver(path: Path, uid: int | None) -> AsyncIterator[Receiver]:
-    """Listen on `path`, where a QEMU that runs as `uid` may connect."""
+    """Listen on `path`, where a QEMU that runs as `uid` may connect.
+
+    Its folder is ours alone: while we listen, that QEMU may pass through it, and no more.
+    """
     path.unlink(missing_ok=True)
     taken = Receiver()
     server = await asyncio.start_unix_server(taken.take, str(path))
@@ -84,7 +87,9 @@ async def receiver(path: Path, uid: int | None) -> AsyncIterator[Receiver]:
         path.chmod(0o600)
         if uid is not None:
             os.chown(path, uid, uid)
+            path.parent.chmod(0o711)
         yield taken
     finally:
+        path.parent.chmod(0o700)
         server.close()
         path.unlink(missing_ok=True)
