@@ -136,7 +136,7 @@ def test_a_wrong_fix_names_a_check_that_exists(folder: Path) -> None:
 def test_a_hint_with_a_line_of_the_solution(folder: Path) -> None:
     (folder / "hints/2.md").write_text("Type  `chmod u+x\n/srv/report`.\n")
     found = lint(folder)
-    assert [(each.level, each.rule) for each in found] == [("warning", "spoiler")]
+    assert [(each.level, each.rule) for each in found] == [("error", "spoiler")]
     assert found[0].message == 'hint 2 holds a line of the solution: "chmod u+x /srv/report"'
 
 

@@ -144,7 +144,6 @@ def test_ps_has_the_contracts_keys(made: World) -> None:
     ("args", "error"),
     [
         ({"driver": "firecracker"}, UserError),
-        ({"seed": 1}, UserError),
     ],
 )
 def test_what_is_not_there_yet_is_refused(

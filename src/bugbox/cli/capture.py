@@ -19,14 +19,17 @@ __all__ = ["capture"]
 _LIMIT = 1 << 20
 
 
-def capture(id: str, argv: list[str], *, timeout: float, terminal: bool = False) -> tuple[int, str]:
+def capture(
+    id: str, argv: list[str], *, timeout: float, terminal: bool = False, variants: bool = False
+) -> tuple[int, str]:
     """Return the status and the output, as the learner; GuestError when time runs out.
 
+    With `variants` it finds the session's variants in its environment.
     On a terminal programs print what people see: no progress meter, lines one after the other.
     """
     output = bytearray()
     deadline = time.monotonic() + timeout
-    args: dict[str, Any] = {"id": id, "argv": argv}
+    args: dict[str, Any] = {"id": id, "argv": argv, "variants": variants}
     if terminal:
         args.update({"rows": 50, "cols": 100, "term": "dumb"})
     with stream(Home(), "terminal" if terminal else "exec", args) as link:

@@ -22,7 +22,7 @@ from bugbox.errors import UserError
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.script import as_typed
 
-__all__ = ["demo", "shown_commands"]
+__all__ = ["demo", "description", "shown_commands"]
 
 #: Seconds that a command of the story, and the solution, may take.
 _COMMAND_TIMEOUT = 60.0
@@ -37,7 +37,8 @@ def demo(puzzle: Puzzle, *, cold: bool = False, json: bool = False) -> int:
     tell = _Teller(quiet=json)
     prepare.announce(puzzle)
     tell.head(puzzle.title)
-    tell.text(prose(puzzle.description))
+    if not puzzle.manifest.variants:
+        tell.text(prose(puzzle.description))
     answer = begin({"puzzle": str(puzzle.folder), "cold": cold})
     id = str(answer["id"])
     try:
@@ -75,7 +76,10 @@ def _story(puzzle: Puzzle, id: str, answer: dict[str, Any], tell: _Teller) -> di
     seconds = float(answer.get("timings_ms", {}).get("total", 0)) / 1000
     tell.head(f"The machine: {id}, ready after {duration(seconds)}")
     user = puzzle.manifest.user.name
-    for command in shown_commands(puzzle.description):
+    text = description(puzzle, id)
+    if puzzle.manifest.variants:
+        tell.text(prose(text))
+    for command in shown_commands(text):
         tell.text(f"{paint(f'{user}$', 'cyan')} {printable(command)}")
         argv = ["/bin/bash", "-lc", command]
         _, output = capture(id, argv, timeout=_COMMAND_TIMEOUT, terminal=True)
@@ -92,7 +96,7 @@ def _story(puzzle: Puzzle, id: str, answer: dict[str, Any], tell: _Teller) -> di
     ask("solution", {"id": id, "give_up": True})
     tell.head("The solution")
     tell.text(printable(puzzle.solve.text).rstrip("\n"))
-    status, output = capture(id, as_typed(puzzle.solve), timeout=_SOLVE_TIMEOUT)
+    status, output = capture(id, as_typed(puzzle.solve), timeout=_SOLVE_TIMEOUT, variants=True)
     if output.strip():
         tell.text(printable(output).rstrip("\n"))
     if status != 0:
@@ -111,6 +115,11 @@ def _story(puzzle: Puzzle, id: str, answer: dict[str, Any], tell: _Teller) -> di
         "before": before,
         "after": after,
     }
+
+
+def description(puzzle: Puzzle, id: str) -> str:
+    """Return what the learner reads, with the session's variants in it."""
+    return str(ask("story", {"id": id})["text"]) if puzzle.manifest.variants else puzzle.description
 
 
 def shown_commands(markdown: str) -> Iterator[str]:

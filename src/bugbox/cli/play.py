@@ -9,6 +9,7 @@ from pathlib import Path
 from bugbox.cli import prepare
 from bugbox.cli.ask import escape_setting, idle
 from bugbox.cli.demo import demo as show_demo
+from bugbox.cli.demo import description
 from bugbox.cli.leaving import after_play, offer_to_go_on, solved_screen
 from bugbox.cli.menu import attempt, check_action, hooks, introduce
 from bugbox.cli.out import complain, prose, say
@@ -49,7 +50,7 @@ def play(
         args = {"puzzle": str(puzzle.folder), "cold": cold}
         id = str(begin(args)["id"])
         say()
-        say(prose(puzzle.description))
+        say(prose(description(puzzle, id)))
         say()
     return _sit_down(home, id)
 

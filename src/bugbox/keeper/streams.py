@@ -30,10 +30,12 @@ async def _exec(manager: Manager, client: Client, args: Args) -> None:
         raise UserError("exec: an argv is needed")
     lifeline = await session.lifeline()
     rescue = bool(args.get("rescue"))
+    # A solution may need the session's variants; a learner's own command gets none of them.
+    told = session.plan.env if args.get("variants") else {}
     running = await lifeline.command(
         argv,
         user="root" if rescue else _user(args, session),
-        env={str(key): str(value) for key, value in (args.get("env") or {}).items()},
+        env={**told, **{str(key): str(value) for key, value in (args.get("env") or {}).items()}},
         flags=("tools",) if rescue else (),
     )
     await pump.command(client, running, {"id": session.id})

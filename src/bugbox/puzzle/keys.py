@@ -29,12 +29,14 @@ __all__ = [
     "PuzzleName",
     "RelativePath",
     "UserName",
+    "VariantName",
     "between",
     "key",
     "lasting",
     "later",
     "limited",
     "path_trouble",
+    "problem",
     "sized",
 ]
 
@@ -178,10 +180,12 @@ RelativePath = Annotated[str, Field(max_length=200), AfterValidator(_relative)]
 PuzzleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")]
 CheckId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+VariantName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,31}$")]
 #: What each pattern means, in words.
 PATTERNS = {
     r"^[a-z0-9][a-z0-9-]{1,62}$": "2 to 63 lower-case letters, digits and '-', such as read-me",
     r"^[a-z0-9][a-z0-9-]{0,31}$": "up to 32 lower-case letters, digits and '-', such as space",
+    r"^[A-Z][A-Z0-9_]{0,31}$": "up to 32 upper-case letters, digits and '_', such as SERVICE",
     r"^[a-z_][a-z0-9_-]{0,31}$": "the name of a user, such as root or learner",
 }
 BaseName = Annotated[str, AfterValidator(_base)]

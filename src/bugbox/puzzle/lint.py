@@ -18,11 +18,12 @@ from bugbox.puzzle.lint_script import script_findings
 from bugbox.puzzle.problem import Problem, shown_path
 from bugbox.puzzle.script import Script, refused_by
 from bugbox.puzzle.text import one_line
-from bugbox.puzzle.variants import names
+from bugbox.puzzle.variants import PREFIX, names
 
 __all__ = ["Finding", "lint"]
 
 Level = Literal["error", "warning"]
+_VARIABLE = re.compile(rf"\b{PREFIX}([A-Z][A-Z0-9_]*)\b")
 #: Scripts that have a fixed name in the folder.
 _USUAL = ("build.sh", "break.sh", "boot.sh", "session.sh", "ready.sh", "solve.sh")
 
@@ -60,6 +61,7 @@ def lint(folder: Path, known: Collection[str] = ()) -> list[Finding]:
         *_refusals(puzzle),
         *_spoilers(puzzle),
         *_placeholders(puzzle),
+        *_variables(puzzle),
         *_leftovers(puzzle),
         *_neighbours(puzzle, known),
     ]
@@ -83,10 +85,7 @@ def _of_problem(problem: Problem) -> Finding:
 
 def _scripts(puzzle: Puzzle) -> Iterator[Finding]:
     checks = [check.script for check in puzzle.checks]
-    injected = [puzzle.break_, puzzle.boot, puzzle.session, puzzle.ready, *checks]
-    injected += [*puzzle.solutions, *puzzle.wrong]
-    everything = {script.name: script for script in (puzzle.build, *injected) if script}
-    for script in everything.values():
+    for script in _every_script(puzzle):
         for each in script_findings(
             script, injected=script is not puzzle.build, check=script in checks
         ):
@@ -97,6 +96,13 @@ def _scripts(puzzle: Puzzle) -> Iterator[Finding]:
                 line=each.line,
                 message=each.message,
             )
+
+
+def _every_script(puzzle: Puzzle) -> list[Script]:
+    checks = [check.script for check in puzzle.checks]
+    found = [puzzle.build, puzzle.break_, puzzle.boot, puzzle.session, puzzle.ready, *checks]
+    found += [*puzzle.solutions, *puzzle.wrong]
+    return [*{script.name: script for script in found if script}.values()]
 
 
 def _completeness(puzzle: Puzzle) -> Iterator[Finding]:
@@ -139,7 +145,7 @@ def _spoilers(puzzle: Puzzle) -> Iterator[Finding]:
         for line in sorted(telling):
             if line in words:
                 message = f'hint {n} holds a line of the solution: "{line}"'
-                yield _warning(puzzle, "spoiler", message)
+                yield _finding(puzzle, "error", "spoiler", message)
 
 
 def _commands(script: Script) -> Iterator[str]:
@@ -166,6 +172,29 @@ def _placeholders(puzzle: Puzzle) -> Iterator[Finding]:
             if name not in puzzle.manifest.variants:
                 message = f"{{{{{name}}}}} in the {what} is not one of the variants"
                 yield _finding(puzzle, "error", "placeholder", message)
+
+
+def _variables(puzzle: Puzzle) -> Iterator[Finding]:
+    """`$PUZZLE_NAME` must be one of the variants, and one that is known when the script runs."""
+    variants = puzzle.manifest.variants
+    early = {script.name for script in (puzzle.break_, puzzle.boot) if script}
+    for script in _every_script(puzzle):
+        for number, line in enumerate(script.text.decode("utf-8", "replace").splitlines(), 1):
+            for name in () if line.lstrip().startswith("#") else _VARIABLE.findall(line):
+                wrong = ""
+                if name not in variants:
+                    wrong = f"{PREFIX}{name} is not one of the variants"
+                elif script is puzzle.build:
+                    wrong = f"{PREFIX}{name} in {script.name}: a layer is the same for all sessions"
+                elif script.name in early and variants[name].random is not None:
+                    wrong = (
+                        f"{PREFIX}{name} is random, and {script.name} runs before a session has "
+                        "its values; use it in session.sh"
+                    )
+                if wrong:
+                    yield Finding(
+                        level="error", rule="variant", file=script.file, line=number, message=wrong
+                    )
 
 
 def _leftovers(puzzle: Puzzle) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bugbox.puzzle.keys import (
     DURATION,
@@ -24,11 +24,13 @@ from bugbox.puzzle.keys import (
     PuzzleName,
     RelativePath,
     UserName,
+    VariantName,
     between,
     key,
     lasting,
     later,
     limited,
+    problem,
     sized,
 )
 from bugbox.puzzle.quantity import format_duration, format_size
@@ -178,9 +180,27 @@ class Port(Model):
 class Variant(Model):
     """A value that differs from session to session."""
 
-    pick: tuple[Line, ...] | None = key("list of text", "One of these.", default=None)
-    random: Literal["hex", "digits", "word"] | None = key("`hex`…", "Drawn.", default=None)
-    bytes: Annotated[Count, limited(1, 64)] = key(between(1, 64), "How long.", default=8)
+    pick: Annotated[tuple[Line, ...], Field(min_length=1, max_length=16)] | None = key(
+        "list of text, 1 to 16", "One of these.", reader="session", default=None
+    )
+    random: Annotated[Literal["hex", "digits", "word"] | None, later("word")] = key(
+        "`hex` or `digits`",
+        "Drawn for each session. `word` comes later.",
+        reader="session",
+        default=None,
+    )
+    bytes: Annotated[Count, limited(1, 64)] = key(
+        between(1, 64),
+        "How long: two hex digits a byte, or so many digits.",
+        reader="session",
+        default=8,
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Variant:
+        if (self.pick is None) == (self.random is None):
+            raise problem("expected", "either pick: [...] or random: hex")
+        return self
 
 
 class Probe(Model):
@@ -365,8 +385,11 @@ class Manifest(Model):
     )
     access: Annotated[Access, NEVER] = key("mapping", "Ways in.", default=Access())
     ports: Annotated[tuple[Port, ...], NEVER] = key("list", "Ports to open.", default=())
-    variants: Annotated[dict[str, Variant], NEVER] = key(
-        "mapping", "Values drawn for a session.", default={}
+    variants: dict[VariantName, Variant] = key(
+        "mapping",
+        "Values that differ: `{{NAME}}` in texts, `$PUZZLE_NAME` in scripts.",
+        reader="session",
+        default={},
     )
     check_policy: Annotated[CheckPolicy, NEVER] = key(
         "mapping", "When checks run.", default=CheckPolicy()

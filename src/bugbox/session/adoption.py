@@ -72,7 +72,7 @@ def _plan(record: Record) -> Plan:
     """Read the puzzle again; a machine whose puzzle cannot be read is kept as a bare one."""
     if record.folder:
         try:
-            return of_puzzle(load_puzzle(Path(record.folder)))
+            return of_puzzle(load_puzzle(Path(record.folder)), known=record.variants)
         except BugboxError as error:
             log.warning("%s: its puzzle cannot be read: %s", record.id, error)
     return of_image(record.puzzle)

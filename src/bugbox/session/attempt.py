@@ -19,6 +19,7 @@ from bugbox.puzzle.check import Report, run_checks
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.hint import every_hint, give, next_hint
 from bugbox.puzzle.text import printable
+from bugbox.puzzle.variants import fill
 from bugbox.session.record import Record
 from bugbox.session.session import Session
 
@@ -70,9 +71,9 @@ class Attempt:
         self, n: int | None = None, *, all: bool = False, now: bool = False
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Give a hint, or all of them; remember which were given."""
-        puzzle, record = self.puzzle, self.session.record
+        puzzle, record, values = self.puzzle, self.session.record, self.session.plan.values
         if all:
-            hints = every_hint(puzzle)
+            hints = every_hint(puzzle, values=values)
         else:
             pace = {
                 "elapsed_s": max(0.0, time.time() - record.started),
@@ -80,9 +81,9 @@ class Attempt:
             }
             given = max(record.hints, default=0)
             hints = [
-                give(puzzle, n, **pace)  # type: ignore[arg-type]
+                give(puzzle, n, values=values, **pace)  # type: ignore[arg-type]
                 if n is not None
-                else next_hint(puzzle, given, now=now, **pace)  # type: ignore[arg-type]
+                else next_hint(puzzle, given, now=now, values=values, **pace)  # type: ignore[arg-type]
             ]
         told = {hint.n for hint in hints if hint.text is not None}
         if not told <= set(record.hints):
@@ -105,21 +106,22 @@ class Attempt:
             "id": record.id,
             "puzzle": puzzle.name,
             "title": puzzle.title,
-            "text": puzzle.walkthrough,
+            "text": self._filled(puzzle.walkthrough),
             "script": solve,
-            "debrief": puzzle.debrief,
+            "debrief": self._filled(puzzle.debrief),
         }
 
     def story(self) -> dict[str, Any]:
         """Return what there is to read, and how far the learner is."""
         record, puzzle = self.session.record, self.puzzle
+        told = record.solved_after or record.gave_up
         return {
             "id": record.id,
             "puzzle": puzzle.name,
             "folder": record.folder,
             "title": puzzle.title,
             "goal": puzzle.manifest.summary,
-            "text": puzzle.description,
+            "text": self._filled(puzzle.description),
             "state": self.session.state,
             "solved": bool(record.solved_after),
             "solved_after_s": round(record.solved_after, 1),
@@ -127,9 +129,13 @@ class Attempt:
             "hints_used": len(record.hints),
             "hints_of": len(puzzle.hints),
             "checks_run": record.checks_run,
-            "debrief": puzzle.debrief if record.solved_after or record.gave_up else "",
+            "debrief": self._filled(puzzle.debrief) if told else "",
             "next": list(puzzle.manifest.next),
         }
+
+    def _filled(self, text: str) -> str:
+        """Put the session's variants into a text."""
+        return fill(text, self.session.plan.values)
 
     async def asked(self, verb: str, args: Sequence[str]) -> tuple[bytes, int]:
         """Answer `bugbox check|hint|story` typed in the guest: text and an exit status."""
@@ -142,7 +148,7 @@ class Attempt:
                 return _hint_text(await self.hint(*_number(args), now="--now" in args))
             if verb == "story":
                 puzzle = self.puzzle
-                return _encode(f"{puzzle.title}\n\n{puzzle.description}"), 0
+                return _encode(f"{puzzle.title}\n\n{self._filled(puzzle.description)}"), 0
         except BugboxError as error:
             return _encode(error.message), error.exit_status
         return b"bugbox: check, hint and story work in here.\n", 2
@@ -168,7 +174,8 @@ async def verdict(session: Session, puzzle: Puzzle) -> Report:
         if session.state != State.FAILED:
             raise
         guest = _Silent(MachineLost(error.message))
-    return await run_checks(puzzle, guest, {}, factor=session.host.settings.timeout_factor)
+    factor = session.host.settings.timeout_factor
+    return await run_checks(puzzle, guest, session.plan.env, factor=factor)
 
 
 class _Silent:

@@ -77,10 +77,10 @@ async def _answered(
     )
     if plan.session:
         with watch.stage("scripts"):
-            await run_script(boot, plan.session)
+            await run_script(boot, plan.session, env=plan.env)
         if plan.ready:
             with watch.stage("ready"):
-                await wait_for_ready_script(boot, plan.ready)
+                await wait_for_ready_script(boot, plan.ready, env=plan.env)
     with watch.stage("login"):
         await log_in(boot, plan.user)
     await machine.reached(State.READY)

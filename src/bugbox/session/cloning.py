@@ -9,6 +9,7 @@ at. A clone that fails makes its template suspect, is said once, and the session
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 
@@ -125,6 +126,7 @@ async def ingredients(plan: Plan, parts: Prepared, host: Host) -> dict[str, str]
         "user": plan.user,
         "guest client": str(plan.guest_client),
         "driver": host.driver.name,
+        "variants": json.dumps(plan.shared_env, sort_keys=True),
     }
     for name, script in (("boot", plan.boot), ("break", plan.break_), ("ready", plan.ready)):
         mixed[f"{name}.sh"] = hashlib.sha256(script.text).hexdigest() if script else ""

@@ -175,8 +175,6 @@ class Manager:
 
     async def _start(self, args: Mapping[str, Any]) -> dict[str, Any]:
         watch = Stopwatch()
-        if args.get("seed") is not None:
-            raise UserError("a seed chooses variants, which are not supported yet")
         with watch.stage("find"):
             plan = await in_thread(self._plan, args)
             parts = await self._parts(plan)
@@ -226,7 +224,9 @@ class Manager:
         if args.get("image"):
             return of_image(str(args["image"]))
         where = catalogue.roots(self.settings.puzzles)
-        return of_puzzle(catalogue.find(str(args["puzzle"]), where, Path("/")))
+        puzzle = catalogue.find(str(args["puzzle"]), where, Path("/"))
+        seed, known = args.get("seed"), args.get("variants")
+        return of_puzzle(puzzle, seed=None if seed is None else int(seed), known=known)
 
     async def _parts(self, plan: Plan) -> prepare.Prepared:
         parts = await in_thread(prepare.find, self.home, self.settings, plan.puzzle or plan.base)
@@ -254,7 +254,9 @@ class Manager:
     async def _reset(self, args: Mapping[str, Any]) -> Any:
         session = (await self.find(args.get("id"))).session
         if session.plan.puzzle:
-            session.plan = await in_thread(self._plan, {"puzzle": str(session.plan.folder)})
+            # The puzzle may have been edited; its variants stay what they were.
+            again = {"puzzle": str(session.plan.folder), "variants": session.record.variants}
+            session.plan = await in_thread(self._plan, again)
         return await session.reset(await self._parts(session.plan))
 
     async def _resume(self, args: Mapping[str, Any]) -> Any:

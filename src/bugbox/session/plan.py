@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bugbox.puzzle.definition import Puzzle, Script
+from bugbox.puzzle.variants import draw, environment, picks
 
 __all__ = ["Plan", "of_image", "of_puzzle"]
 
@@ -30,6 +32,18 @@ class Plan:
     template: bool = False
     #: Disks that come with the session, by name: raw images that it writes a copy of its own over.
     carried: tuple[tuple[str, Path], ...] = ()
+    #: The session's variants, by name.
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What session.sh, ready.sh, checks and solutions find in their environment."""
+        return environment(self.values)
+
+    @property
+    def shared_env(self) -> dict[str, str]:
+        """What boot.sh and break.sh find: what all clones of a template have in common."""
+        return environment(picks(self.puzzle.manifest.variants, self.values) if self.puzzle else {})
 
     @property
     def folder(self) -> Path | None:
@@ -59,8 +73,10 @@ class Plan:
         return self.puzzle.ready
 
 
-def of_puzzle(puzzle: Puzzle) -> Plan:
-    """Read a puzzle's wishes."""
+def of_puzzle(
+    puzzle: Puzzle, *, seed: int | None = None, known: Mapping[str, str] | None = None
+) -> Plan:
+    """Read a puzzle's wishes; draw its variants, by `seed` if there is one, but for the `known`."""
     wishes = puzzle.manifest
     return Plan(
         name=puzzle.name,
@@ -73,6 +89,7 @@ def of_puzzle(puzzle: Puzzle) -> Plan:
         disk_bytes=wishes.machine.disk,
         boot_timeout=wishes.boot.timeout,
         guest_client=wishes.guest_client,
+        values=draw(wishes.variants, seed, known),
     )
 
 

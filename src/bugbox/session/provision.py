@@ -95,6 +95,7 @@ def open_record(plan: Plan, parts: Prepared, host: Host) -> Ledger:
         driver=host.driver.name,
         disk=_way(parts, host),
         started=time.time(),
+        variants=dict(plan.values),
     )
 
 
@@ -186,14 +187,15 @@ async def make_ready(
     scripts = [plan.boot, plan.break_, plan.session] if new else [plan.boot]
     with watch.stage("scripts"):
         for script in filter(None, scripts):
-            await run_script(boot, script)
+            env = plan.env if script is plan.session else plan.shared_env
+            await run_script(boot, script, env=env)
         if any(scripts):
             degraded = await wait_for_systemd(boot)
     if degraded and plan.puzzle is None:
         raise boot.failed(f"units failed: {', '.join(degraded)}")
     if plan.ready and new:
         with watch.stage("ready"), step("Wait for ready.sh"):
-            await wait_for_ready_script(boot, plan.ready)
+            await wait_for_ready_script(boot, plan.ready, env=plan.env)
     with watch.stage("login"), step("Log in"):
         await log_in(boot, plan.user)
     await machine.reached(State.READY)

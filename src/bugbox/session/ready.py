@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -84,20 +84,22 @@ async def _failed_units(boot: Boot) -> tuple[str, ...]:
     return tuple(one_line(line.split()[0], 100) for line in lines if line.split())
 
 
-async def run_script(boot: Boot, script: Script, *, user: str = "root") -> None:
+async def run_script(boot: Boot, script: Script, *, env: Mapping[str, str] | None = None) -> None:
     """Run boot.sh, break.sh or session.sh; what it leaves running lives in a unit of its own."""
-    result = await _script(boot, script, user=user, flags=("unit",))
+    result = await _script(boot, script, env=env, flags=("unit",))
     if result.timed_out:
         raise boot.failed(f"{script.name} did not end in time", _output(result))
     if result.code != 0:
         raise boot.failed(f"{script.name} ended with status {result.code}", _output(result))
 
 
-async def wait_for_ready_script(boot: Boot, script: Script) -> None:
+async def wait_for_ready_script(
+    boot: Boot, script: Script, *, env: Mapping[str, str] | None = None
+) -> None:
     """Run ready.sh until it ends with 0; give up when the boot's time is over."""
     pause = 0.05
     while True:
-        result = await _script(boot, script, user="root", flags=())
+        result = await _script(boot, script, env=env, flags=())
         if result.code == 0 and not result.timed_out:
             return
         how = "did not end in time" if result.timed_out else f"ended with status {result.code}"
@@ -107,12 +109,14 @@ async def wait_for_ready_script(boot: Boot, script: Script) -> None:
         pause = min(2 * pause, 1.0)
 
 
-async def _script(boot: Boot, script: Script, *, user: str, flags: Sequence[str]) -> Result:
+async def _script(
+    boot: Boot, script: Script, *, env: Mapping[str, str] | None, flags: Sequence[str]
+) -> Result:
     try:
         return await boot.lifeline.script(
             script.text,
             script.label,
-            user=user,
+            env=env,
             flags=flags,
             timeout=max(boot.left, 0.1),
             limit=1 << 16,

@@ -70,6 +70,7 @@ class Trial:
         return await lifeline.run(
             as_typed(script),
             user=self.session.plan.user,
+            env=self.session.plan.env,
             timeout=_TYPED_TIMEOUT * self._factor,
             limit=_OUTPUT_LIMIT,
         )
