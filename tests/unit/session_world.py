@@ -103,7 +103,7 @@ class World:
         """Make the session layer of this very process find the fake parts and the fake driver."""
         drivers.DRIVERS.clear()
         drivers.DRIVERS["fake"] = lambda home, settings: FakeDriver()
-        prepare.find = lambda home, settings, wanted: self.parts
+        prepare.find = lambda home, settings, wanted, booted="": self.parts
 
     def leftovers(self) -> list[str]:
         """Everything of any session: folders, sockets, processes."""

@@ -204,7 +204,9 @@ def test_reset_builds_what_changed_since_the_start(
 
     monkeypatch.setattr(cli_reset, "ask", ask)
     monkeypatch.setattr(
-        cli_prepare, "ensure", lambda puzzle, image=None: done.append(("built", (puzzle, image)))
+        cli_prepare,
+        "ensure",
+        lambda puzzle, image=None, kernel="": done.append(("built", (puzzle, image))),
     )
     assert cli_reset.afresh(None)["state"] == "ready"
     assert done == [("reset", None), ("debug", None), ("built", built), ("reset", "one-3f9k")]

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
 
 def test_the_boot_of_a_session(bugbox: Bugbox, tmp_path: Path) -> None:
-    started = bugbox.json("start", "--image", "debian-12", timeout=300)
+    started = bugbox.json("start", "--image", "debian-12", "--cold", timeout=300)
     picture = tmp_path / "boot.svg"
     told = bugbox.json("boot", "report", started["id"], "--svg", str(picture))
     phases = {phase["name"]: phase for phase in told["phases"]}

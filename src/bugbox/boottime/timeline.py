@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from statistics import median
 from typing import Literal
 
 from bugbox.boottime.initcall import Initcall, collect, is_noise
@@ -31,6 +32,8 @@ _HANDED_OVER = re.compile(r"systemd\[1\]: |bugbox: run |.*\bINIT: version ")
 #: A gap is worth a line from here on: a fiftieth of the boot, and never less than this.
 _LEAST = 0.05
 _SHARE = 0.02
+#: Two clocks of one boot are not further apart than this.
+_MOST_SHIFT = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +131,10 @@ def build(
     lines, boots = last_boot(parse(log))
     stamped = [line for line in lines if line.seconds is not None]
     told = from_log(lines)
-    startup = startup or told
-    known = {name: at for name, at in (milestones or {}).items() if at >= 0}
+    shift = 0.0 if startup is None else _shift(told, startup)
+    startup = told if startup is None else _shifted(startup, shift)
+    known = {name: at + shift for name, at in (milestones or {}).items() if at >= 0}
+    host = _shifted_host(host, shift) if host else None
     ends = [line.seconds or 0.0 for line in stamped] if host is None else []
     ends += [unit.end for unit in startup.units if unit.end is not None] if startup is told else []
     finished = [t for t in (host.ready if host else None, startup.finished) if t is not None]
@@ -150,6 +155,36 @@ def build(
         lines=tuple(lines),
         boots=boots,
         host=host,
+    )
+
+
+def _shift(told: Startup, startup: Startup) -> float:
+    """Return how much the log's clock shows more than systemd's.
+
+    The log's runs from the moment the processor's clock is known, systemd's and the lifeline's from
+    when the kernel keeps time: tens of milliseconds later, and the same ones for all of a boot.
+    """
+    logged = {unit.name: unit.start for unit in told.units}
+    apart = [logged[u.name] - u.start for u in startup.units if u.name in logged]
+    found = median(apart) if apart else 0.0
+    return found if abs(found) < _MOST_SHIFT else 0.0
+
+
+def _shifted(startup: Startup, by: float) -> Startup:
+    units = tuple(
+        replace(unit, start=unit.start + by, end=None if unit.end is None else unit.end + by)
+        for unit in startup.units
+    )
+    moments = (startup.userspace, startup.finished)
+    userspace, finished = (None if at is None else at + by for at in moments)
+    return Startup(units=units, userspace=userspace, finished=finished)
+
+
+def _shifted_host(host: Host, by: float) -> Host:
+    return Host(
+        started=host.started + by,
+        ready=None if host.ready is None else host.ready + by,
+        stages=tuple((name, start + by, end + by) for name, start, end in host.stages),
     )
 
 

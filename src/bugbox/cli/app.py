@@ -23,8 +23,7 @@ __all__ = ["LATER", "app", "commands", "run"]
 #: Verbs that are named already and come later.
 LATER = (
     "undo", "checkpoint", "fork", "forward", "pause", "dev", "diff", "import", "pack",
-    "add", "bundle", "boot tune", "serve", "image export", "kernel build",
-    "kernel compare",
+    "add", "bundle", "boot tune", "serve", "image export",
 )  # fmt: skip
 
 
@@ -76,7 +75,10 @@ _family(
     _parts, "layer", "What puzzles change on their base image.",
     show="show", verify="verify", export="export", apply="apply",
 )  # fmt: skip
-_family(_parts, "kernel", "Kernels.", list="list_", show="show")
+_family(
+    _parts, "kernel", "Kernels.",
+    list="list_", show="show", build="build", compare="compare",
+)  # fmt: skip
 _family(_parts, "boot", "Where a boot's time goes.", report="report")
 
 

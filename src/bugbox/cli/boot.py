@@ -14,7 +14,7 @@ from bugbox.cli.ask import ask
 from bugbox.cli.out import complain, document, printable, say
 from bugbox.errors import UserError
 
-__all__ = ["report"]
+__all__ = ["of_session", "report"]
 
 #: More than any console log that a person would look at.
 _LARGEST = 64 << 20
@@ -52,7 +52,7 @@ def report(
         return 0
     if id is not None and log is not None:
         raise UserError("a session or --log, not both")
-    found = _of_file(log) if log is not None else _of_session(id)
+    found = _of_file(log) if log is not None else of_session(id)
     if svg is not None:
         _write(svg, pictures.draw(found))
     if json:
@@ -64,7 +64,7 @@ def report(
 
 def _of(word: str) -> reports.Report:
     path = Path(word)
-    return _of_file(path) if "/" in word or path.is_file() else _of_session(word)
+    return _of_file(path) if "/" in word or path.is_file() else of_session(word)
 
 
 def _of_file(path: Path) -> reports.Report:
@@ -86,9 +86,12 @@ def _of_file(path: Path) -> reports.Report:
     return reports.make("standard input" if str(path) == "-" else path.name, found)
 
 
-def _of_session(id: str | None) -> reports.Report:
+def of_session(id: str | None) -> reports.Report:
+    """Ask the keeper about a session's last boot."""
     facts: dict[str, Any] = ask("boot", {"id": id})
     host = facts.get("host")
+    if facts.get("clone"):
+        complain("this machine is a clone: what follows is the boot of its template")
     startup = systemd.from_show(str(facts["systemd"]))
     found = timeline.build(
         str(facts["dmesg"]),

@@ -17,14 +17,14 @@ from bugbox.session.prepare import Prepared
 __all__ = ["announce", "ensure"]
 
 
-def ensure(puzzle: str | None, image: str | None = None) -> Prepared:
+def ensure(puzzle: str | None, image: str | None = None, kernel: str = "") -> Prepared:
     """Build what is missing for a puzzle, or for a bare machine of an image."""
     home = Home()
     settings = load(home)
     home.prepare()
     wanted = image or find(puzzle, roots(settings.puzzles), Path.cwd())
     with shown():
-        return prepare.ensure(home, settings, wanted)
+        return prepare.ensure(home, settings, wanted, booted=kernel)
 
 
 def announce(puzzle: Puzzle) -> None:

@@ -21,6 +21,7 @@ def start(
     driver: Literal["auto", "qemu", "firecracker"] = "auto",
     disk: Literal["auto", "qcow2", "snapshot", "copy", "overlay"] = "auto",
     seed: int | None = None,
+    kernel: str | None = None,
     no_build: bool = False,
     no_keeper: bool = False,
     json: bool = False,
@@ -36,6 +37,7 @@ def start(
         driver: What runs the machine.
         disk: How the session's disk lies over the puzzle's.
         seed: Choose the puzzle's variants by this number.
+        kernel: Boot this kernel of the store: a release, a profile, or the start of a digest.
         no_build: Fail when something would have to be built first.
         no_keeper: Do it in this process, without the keeper.
         json: Print one JSON document.
@@ -46,6 +48,8 @@ def start(
     args.update({"image": image} if image is not None else {"puzzle": puzzle_ref(name)})
     if seed is not None:
         args["seed"] = seed
+    if kernel is not None:
+        args["kernel"] = kernel
     answer = begin(args, no_build=no_build, alone=no_keeper)
     if json:
         document(answer)
@@ -66,6 +70,6 @@ def begin(args: dict[str, Any], *, no_build: bool = False, alone: bool = False) 
             raise
         from bugbox.cli import prepare  # loads the large libraries: only for a first start
 
-        prepare.ensure(args.get("puzzle"), args.get("image"))
+        prepare.ensure(args.get("puzzle"), args.get("image"), args.get("kernel", ""))
         answer = ask("start", args, alone=alone)
     return answer

@@ -33,9 +33,15 @@ log = logging.getLogger(__name__)
 
 #: Debian package that brings each program, for the hint of MissingTool.
 PACKAGES = {
+    "bc": "bc",
+    "bison": "bison",
     "busybox": "busybox-static",
     "dmsetup": "dmsetup",
     "docker": "docker.io",
+    "flex": "flex",
+    "gcc": "gcc",
+    "ld": "binutils",
+    "make": "make",
     "mke2fs": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
     "musl-gcc": "musl-tools",
@@ -44,6 +50,7 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "tar": "tar",
     "unshare": "util-linux",
+    "xz": "xz-utils",
     "zstd": "zstd",
 }
 

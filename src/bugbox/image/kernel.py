@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's cloud kernel, unpacked and never installed, and the static tools beside it."""
+"""Debian's cloud kernel, unpacked and never installed, and the static tools beside it.
+
+Kernels that `kernel_build` makes lie in the same store; none of them is taken unless it is named.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bugbox.config import Settings
-from bugbox.errors import BuildFailed
+from bugbox.errors import BuildFailed, NotFound
 from bugbox.events import step
 from bugbox.host import proc
 from bugbox.image import debian, digest, vmlinux
 from bugbox.paths import Home
 from bugbox.storage import file
 
-__all__ = ["BuiltKernel", "build", "built", "find"]
+__all__ = ["FORMAT", "SUITE", "BuiltKernel", "build", "built", "find", "identity", "named"]
 
-_SUITE = "bookworm"
+SUITE = "bookworm"
 _PACKAGES = ["linux-image-cloud-amd64+", "busybox-static"]
 #: Raise it when the same packages make another folder.
-_FORMAT = 1
+FORMAT = 1
 _NEEDS = 400 << 20
 
 
@@ -33,6 +36,10 @@ class BuiltKernel:
     release: str
     #: Names and versions of the packages it came from.
     packages: tuple[str, ...]
+    #: The profile of a kernel of our own; empty: Debian's.
+    profile: str = ""
+    #: What that profile said when it was built.
+    profile_digest: str = ""
 
     @property
     def vmlinux(self) -> Path:
@@ -51,9 +58,25 @@ class BuiltKernel:
 
 
 def find(home: Home) -> BuiltKernel | None:
-    """Return the newest kernel in the store."""
-    kernels = built(home)
+    """Return the newest of Debian's kernels in the store: what machines boot by default."""
+    kernels = [kernel for kernel in built(home) if not kernel.profile]
     return kernels[-1] if kernels else None
+
+
+def named(home: Home, word: str) -> BuiltKernel:
+    """Return the newest kernel that a release, a profile or the start of a digest means."""
+    kernels = built(home)
+    for kernel in reversed(kernels):
+        names = (kernel.release, kernel.profile, kernel.folder.name)
+        if word and (word in names or kernel.digest.startswith(word)):
+            return kernel
+    there = ", ".join(kernel.release for kernel in kernels)
+    raise NotFound(
+        f"no kernel {word} in the store",
+        hint=f"there is {there}; `bugbox kernel build` makes one"
+        if there
+        else "bugbox image build",
+    )
 
 
 def built(home: Home) -> list[BuiltKernel]:
@@ -64,12 +87,14 @@ def built(home: Home) -> list[BuiltKernel]:
             values = json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue
-        if values.get("format") == _FORMAT:
+        if values.get("format") == FORMAT:
             kernel = BuiltKernel(
                 digest=values["digest"],
                 folder=path.parent,
                 release=values["release"],
                 packages=tuple(values["packages"]),
+                profile=values.get("profile", ""),
+                profile_digest=values.get("profile_digest", ""),
             )
             found.append((path.stat().st_mtime, kernel))
     return [kernel for _, kernel in sorted(found, key=lambda pair: pair[0])]
@@ -79,22 +104,23 @@ def build(home: Home, settings: Settings) -> BuiltKernel:
     """Fetch the newest kernel and put it in the store. The caller holds the store's lock."""
     file.require_free(home.tmp, _NEEDS, "a kernel")
     with step("Fetch Debian's kernel"), file.workspace(home.tmp, "kernel") as work:
-        packages = debian.fetch(_PACKAGES, suite=_SUITE, mirror=settings.debian_mirror, work=work)
-        names = tuple(_identity(path) for path in packages)
-        name = digest.of({"format": str(_FORMAT), "packages": "\n".join(names)})
+        packages = debian.fetch(_PACKAGES, suite=SUITE, mirror=settings.debian_mirror, work=work)
+        names = tuple(identity(path) for path in packages)
+        name = digest.of({"format": str(FORMAT), "packages": "\n".join(names)})
         unpacked = work / "unpacked"
         for package in packages:
             proc.run(["dpkg-deb", "-x", package, unpacked], timeout=300)
         made = work / "kernel"
         release = _arrange(unpacked, made)
-        manifest = {"format": _FORMAT, "digest": name, "release": release, "packages": names}
+        manifest = {"format": FORMAT, "digest": name, "release": release, "packages": names}
         file.write(made / "manifest.json", json.dumps(manifest, indent=2).encode())
         final = home.kernels / f"{release}-{name[: digest.SHORT]}"
         file.publish(made, final)
     return BuiltKernel(digest=name, folder=final, release=release, packages=names)
 
 
-def _identity(package: Path) -> str:
+def identity(package: Path) -> str:
+    """Return a package file's name and version."""
     shown = proc.run(["dpkg-deb", "--showformat=${Package}=${Version}", "-W", package], timeout=60)
     return shown.stdout.decode().strip()
 

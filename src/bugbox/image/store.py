@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bugbox.config import Settings
 from bugbox.errors import NotFound
-from bugbox.image import initrd, kernel, rootfs, source
+from bugbox.image import initrd, kernel, kernel_build, rootfs, source
 from bugbox.image.kernel import BuiltKernel
 from bugbox.image.rootfs import BuiltImage
 from bugbox.paths import Home
@@ -26,11 +26,13 @@ __all__ = [
     "ensure_base",
     "ensure_initrd",
     "ensure_kernel",
+    "ensure_own_kernel",
     "estimate",
     "find_base",
     "find_initrd",
     "find_kernel",
     "images",
+    "kernel_named",
     "kernels",
     "remove_image",
     "remove_kernel",
@@ -56,8 +58,13 @@ _INITRD = Estimate(what="initramfs", download_bytes=0, disk_bytes=4 << 20, secon
 
 
 def find_kernel(home: Home) -> BuiltKernel | None:
-    """Return the newest kernel in the store."""
+    """Return the kernel that machines boot by default: the newest of Debian's."""
     return kernel.find(home)
+
+
+def kernel_named(home: Home, word: str) -> BuiltKernel:
+    """Return the kernel that a release, a profile or the start of a digest means; NotFound."""
+    return kernel.named(home, word)
 
 
 def find_initrd(home: Home, of: BuiltKernel) -> Path | None:
@@ -80,6 +87,16 @@ def ensure_kernel(home: Home, settings: Settings) -> BuiltKernel:
     home.prepare()
     with _building(home, "kernel"):
         return kernel.find(home) or kernel.build(home, settings)
+
+
+def ensure_own_kernel(home: Home, settings: Settings, profile: str) -> BuiltKernel:
+    """Return the kernel that a profile makes; build it when there is none. Takes a quarter hour."""
+    found = kernel_build.find(home, profile)
+    if found is not None:
+        return found
+    home.prepare()
+    with _building(home, f"{profile} kernel"):
+        return kernel_build.find(home, profile) or kernel_build.build(home, settings, profile)
 
 
 def ensure_initrd(home: Home, of: BuiltKernel) -> Path:

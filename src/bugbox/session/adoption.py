@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from bugbox.config import Settings
@@ -72,7 +73,8 @@ def _plan(record: Record) -> Plan:
     """Read the puzzle again; a machine whose puzzle cannot be read is kept as a bare one."""
     if record.folder:
         try:
-            return of_puzzle(load_puzzle(Path(record.folder)), known=record.variants)
+            puzzle = load_puzzle(Path(record.folder))
+            return replace(of_puzzle(puzzle, known=record.variants), kernel=record.kernel)
         except BugboxError as error:
             log.warning("%s: its puzzle cannot be read: %s", record.id, error)
-    return of_image(record.puzzle)
+    return replace(of_image(record.puzzle), kernel=record.kernel)

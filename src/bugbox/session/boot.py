@@ -52,13 +52,15 @@ async def boot_facts(session: Session, factor: float) -> dict[str, Any]:
     record = session.record
     uptime = _number(parts["uptime"])
     host = None
-    if uptime is not None and record.boots == 1 and record.pid_started:
+    fresh = record.boots == 1 and record.pid_started and not record.template
+    if uptime is not None and fresh:
         # Where the guest's clock stood on the host's when the script read it: soon after we asked.
         host = host_clock(record, uptime, min(asked + 0.05, answered))
     return {
         "id": session.id,
         "title": record.title or session.id,
         "driver": record.driver,
+        "clone": bool(record.template),
         "dmesg": parts["dmesg"],
         "systemd": parts["systemd"],
         "console": await in_thread(_console, session.ledger.paths),

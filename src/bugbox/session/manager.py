@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from anyio.abc import TaskGroup
 from bugbox.config import Settings
 from bugbox.errors import BugboxError, NotBuilt, NotFound, UserError
 from bugbox.host.bridge import in_thread
+from bugbox.image import store
 from bugbox.machine.driver import Driver
 from bugbox.paths import Home
 from bugbox.puzzle import catalogue
@@ -184,7 +186,7 @@ class Manager:
         ledger, machine = await provision(plan, parts, host, watch, bring)
         session = self._keep(Session(ledger, plan, host, machine, self._spawn)).session
         wanted = self._lasting and self.settings.templates == "on" and not ledger.record.template
-        if wanted and ledger.record.disk == "qcow2" and not plan.carried:
+        if args.get("warm", True) and wanted and ledger.record.disk == "qcow2" and not plan.carried:
             self._spawn(lambda: self._warm(plan, parts, host))
         return {
             "id": session.id,
@@ -216,6 +218,12 @@ class Manager:
         return self._drivers[wanted]
 
     def _plan(self, args: Mapping[str, Any]) -> Plan:
+        kernel = str(args.get("kernel") or "")
+        if kernel:  # written down by its release, so that a reset takes the same one
+            kernel = store.kernel_named(self.home, kernel).release
+        return replace(self._wished(args), kernel=kernel)
+
+    def _wished(self, args: Mapping[str, Any]) -> Plan:
         if args.get("lab"):
             return lab.plan(
                 [(str(name), Path(image)) for name, image in args["lab"]["carried"]],
@@ -229,7 +237,8 @@ class Manager:
         return of_puzzle(puzzle, seed=None if seed is None else int(seed), known=known)
 
     async def _parts(self, plan: Plan) -> prepare.Prepared:
-        parts = await in_thread(prepare.find, self.home, self.settings, plan.puzzle or plan.base)
+        wanted = plan.puzzle or plan.base
+        parts = await in_thread(prepare.find, self.home, self.settings, wanted, plan.kernel)
         if parts is None:
             raise NotBuilt(f"{plan.name} is not built yet", hint=f"bugbox build {plan.name}")
         return parts
@@ -256,7 +265,7 @@ class Manager:
         if session.plan.puzzle:
             # The puzzle may have been edited; its variants stay what they were.
             again = {"puzzle": str(session.plan.folder), "variants": session.record.variants}
-            session.plan = await in_thread(self._plan, again)
+            session.plan = await in_thread(self._plan, again | {"kernel": session.plan.kernel})
         return await session.reset(await self._parts(session.plan))
 
     async def _resume(self, args: Mapping[str, Any]) -> Any:

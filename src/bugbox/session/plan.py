@@ -30,6 +30,8 @@ class Plan:
     guest_client: bool = True
     #: The machine is to be saved and cloned: nothing of one session's own happens in it.
     template: bool = False
+    #: A kernel of the store by its release; empty: Debian's newest, which also builds.
+    kernel: str = ""
     #: Disks that come with the session, by name: raw images that it writes a copy of its own over.
     carried: tuple[tuple[str, Path], ...] = ()
     #: The session's variants, by name.

@@ -9,7 +9,7 @@ a base image for a bare machine.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -41,8 +41,11 @@ class Prepared:
     layer: BuiltLayer | None
 
 
-def find(home: Home, settings: Settings, wanted: Puzzle | str) -> Prepared | None:
-    """Return what is built, or None when anything is missing. Quick; builds nothing."""
+def find(home: Home, settings: Settings, wanted: Puzzle | str, booted: str = "") -> Prepared | None:
+    """Return what is built, or None when anything is missing. Quick; builds nothing.
+
+    `booted` names the kernel to boot, when it is not the one that images are built with.
+    """
     kernel = store.find_kernel(home)
     initrd = store.find_initrd(home, kernel) if kernel else None
     image = store.find_base(home, _base(wanted))
@@ -54,10 +57,21 @@ def find(home: Home, settings: Settings, wanted: Puzzle | str) -> Prepared | Non
         layer = find_layer(home, wanted, image)
         if layer is None:
             return None
+    if booted:
+        kernel = store.kernel_named(home, booted)
+        initrd = store.find_initrd(home, kernel)
+        if initrd is None:
+            return None
     return Prepared(kernel=kernel, initrd=initrd, image=image, layer=layer)
 
 
-def ensure(home: Home, settings: Settings, wanted: Puzzle | str, run: Run = anyio.run) -> Prepared:
+def ensure(
+    home: Home,
+    settings: Settings,
+    wanted: Puzzle | str,
+    run: Run = anyio.run,
+    booted: str = "",
+) -> Prepared:
     """Build whatever is missing; two processes that want the same thing build it once.
 
     `run` runs the asynchronous half, as anyio.run does: a command brings one that knows Ctrl-C.
@@ -71,7 +85,11 @@ def ensure(home: Home, settings: Settings, wanted: Puzzle | str, run: Run = anyi
     if isinstance(wanted, Puzzle):
         puzzle, driver = wanted, choose(home, settings)
         layer = run(lambda: ensure_layer(home, settings, puzzle, image, kernel, initrd, driver))
-    return Prepared(kernel=kernel, initrd=initrd, image=image, layer=layer)
+    made = Prepared(kernel=kernel, initrd=initrd, image=image, layer=layer)
+    if not booted:
+        return made
+    own = store.kernel_named(home, booted)
+    return replace(made, kernel=own, initrd=store.ensure_initrd(home, own))
 
 
 def layer_parts(home: Home, settings: Settings, base: str) -> Parts:

@@ -93,6 +93,7 @@ def open_record(plan: Plan, parts: Prepared, host: Host) -> Ledger:
         title=plan.title,
         user=plan.user,
         driver=host.driver.name,
+        kernel=plan.kernel,
         disk=_way(parts, host),
         started=time.time(),
         variants=dict(plan.values),

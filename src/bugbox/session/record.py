@@ -78,6 +78,8 @@ class Record:
     user: str = "learner"
     driver: str = "qemu"
     disk: str = "qcow2"
+    #: The release of the kernel that was asked for; empty: the default.
+    kernel: str = ""
     #: The machine's description, as `spec_to_json` writes it; empty until it is known.
     spec: dict[str, Any] = field(default_factory=dict)
     #: The template whose disk the session's own lies over; empty for one that was booted.
