@@ -147,6 +147,13 @@ def test_two_checks_that_disagree_are_told() -> None:
     assert judge.agreed(first, first) == ()
 
 
+def test_a_clone_that_says_something_else_is_told() -> None:
+    booted, cloned = report(outcome("a", "failed")), report(outcome("a", "broken"))
+    message = judge.alike(booted, cloned).message
+    assert message == "a failed in the booted machine and broken in the clone"
+    assert judge.alike(booted, booted) == ()
+
+
 # Files of the machine.
 
 
@@ -181,6 +188,13 @@ def test_a_line_of_the_solution_in_the_layer_is_a_leak() -> None:
         ("srv/secret", 1),
     ]
     assert "solve.sh" in str(found[0]) and "setfacl" in str(found[0])
+
+
+def test_what_the_walkthrough_quotes_is_no_secret() -> None:
+    puzzle = load(READ_ME.parent / "deleted-but-open")
+    hidden = leak.secrets(puzzle)
+    assert b'mv "$log" "$outgoing"' not in hidden.lines
+    assert "the walkthrough" in hidden.lines.values()
 
 
 def test_what_the_description_shows_is_no_secret() -> None:

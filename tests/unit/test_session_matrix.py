@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,7 @@ def made(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     create_empty(disk, size_bytes=1 << 20)
 
     async def ensure(*_: object) -> Any:
-        return SimpleNamespace(tar_sha256="1" * 64, tar=disk, disk=disk)
+        return SimpleNamespace(key="1", tar_sha256="1" * 64, tar=disk, disk=disk)
 
     async def again(*_: object) -> str:
         return "1" * 64
@@ -45,8 +46,10 @@ def made(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(matrix, "build_again", again)
     monkeypatch.setattr(matrix, "leaks", lambda *_: [])
     monkeypatch.setattr(Trial, "tree", listed)
-    with world(tmp_path) as found:
+    with world(tmp_path, templates="on") as found:
         found.wire()
+        small = (found.puzzle / "puzzle.yaml").read_text() + "machine: {memory: 128MiB}\n"
+        found.write("puzzle.yaml", small)
         found.write("wrong.d/look.sh", "#!/bin/sh\n# refused by: made\nls\n")
         yield found
 
@@ -75,7 +78,7 @@ def test_a_good_puzzle_passes_every_stage_and_leaves_nothing(made: World) -> Non
     made.write("solve.d/other.sh", SOLVE)
     sheet = outcome_of(made, repeat=2)
     assert messages(sheet) == {}
-    assert statuses(sheet) == {str(stage): "passed" for stage in Stage} | {"clone": "skipped"}
+    assert statuses(sheet) == {str(stage): "passed" for stage in Stage}
     names = {case.name for case in sheet.of(Stage.SOLVE)}
     assert names == {"solve.sh", "solve.sh (2)", "solve.d/other.sh", "solve.d/other.sh (2)"}
     assert sheet.passed
@@ -155,6 +158,13 @@ def test_a_failed_machine_is_kept_and_handed_over(made: World, stage: str) -> No
     kept = record.load(made.home, id)
     assert kept.phase is record.Phase.HANDED_OVER and not kept.fresh
     assert kept.process is not None and kept.process.alive
+
+
+def test_without_templates_every_machine_is_booted(made: World) -> None:
+    made.settings = dataclasses.replace(made.settings, templates="off")
+    sheet = outcome_of(made)
+    assert sheet.passed and sheet.status(Stage.CLONE) == "skipped"
+    assert "the settings" in sheet.why_skipped(Stage.CLONE)
 
 
 def test_interrupted_the_sheet_holds_what_was_done(made: World) -> None:

@@ -9,7 +9,7 @@ from bugbox.puzzle.check import Outcome, Report
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.script import Script, refused_by
 
-__all__ = ["Verdict", "agreed", "refused", "solved", "untouched"]
+__all__ = ["Verdict", "agreed", "alike", "refused", "solved", "untouched"]
 
 
 class Verdict(tuple[str, ...]):
@@ -82,6 +82,15 @@ def _unfit(outcome: Outcome) -> Iterator[str]:
         yield f"{outcome.id} broke: {outcome.message}"
     elif outcome.status == "failed" and outcome.no_sentence:
         yield f"{outcome.id} fails without a sentence for the learner"
+
+
+def alike(booted: Report, cloned: Report) -> Verdict:
+    """A cloned machine says what a booted one says."""
+    return Verdict(
+        f"{one.id} {one.status} in the booted machine and {two.status} in the clone"
+        for one, two in zip(booted.checks, cloned.checks, strict=True)
+        if one.status != two.status
+    )
 
 
 def agreed(first: Report, second: Report) -> Verdict:

@@ -47,18 +47,29 @@ class Secrets:
 
 def secrets(puzzle: Puzzle, forbidden: Sequence[str] = ()) -> Secrets:
     """Collect every telling line of what is never placed in a guest."""
-    scripts = [*(check.script for check in puzzle.checks), *puzzle.solutions, *puzzle.wrong]
+    scripts = [*(check.script for check in puzzle.checks), *puzzle.solutions]
     told = {_squeezed(line) for line in puzzle.description.encode().splitlines()}
     sources: list[tuple[str, bytes]] = [(script.name, script.text) for script in scripts]
-    sources += [(f"hint {n}", hint.text.encode()) for n, hint in enumerate(puzzle.hints, 1)]
-    sources += [("the walkthrough", puzzle.walkthrough.encode())]
-    sources += [("the debrief", puzzle.debrief.encode())]
+    sources += [(f"hint {n}", _prose(hint.text)) for n, hint in enumerate(puzzle.hints, 1)]
+    sources += [("the walkthrough", _prose(puzzle.walkthrough))]
+    sources += [("the debrief", _prose(puzzle.debrief))]
     lines: dict[bytes, str] = {}
     for name, text in sources:
         for line in map(_squeezed, text.splitlines()):
             if len(line) >= _TELLING and line not in told:
                 lines.setdefault(line, name)
     return Secrets(lines=lines, forbidden=tuple(text.encode() for text in forbidden))
+
+
+def _prose(markdown: str) -> bytes:
+    """Return a text without its blocks of code, which quote what is in the machine anyway."""
+    kept, fenced = [], False
+    for line in markdown.splitlines():
+        if line.startswith(("```", "~~~")):
+            fenced = not fenced
+        elif not fenced and not line.startswith(("    ", "\t")):
+            kept.append(line)
+    return "\n".join(kept).encode()
 
 
 def find(hidden: Secrets, files: Iterable[tuple[str, Iterable[bytes]]]) -> Iterator[Leak]:

@@ -19,7 +19,7 @@ import anyio
 from bugbox.errors import BugboxError
 from bugbox.events import listening, step
 from bugbox.host.bridge import in_thread
-from bugbox.puzzle import leak
+from bugbox.puzzle import judge, leak
 from bugbox.puzzle.check import Report
 from bugbox.puzzle.definition import Puzzle, Script, read
 from bugbox.puzzle.lint import lint
@@ -27,16 +27,18 @@ from bugbox.puzzle.matrix import Sheet, Stage, needed
 from bugbox.puzzle.quantity import format_duration
 from bugbox.session import stages
 from bugbox.session.builder import BuiltLayer, build_again, ensure_layer
+from bugbox.session.cloning import Cloning
 from bugbox.session.layer_search import leaks
 from bugbox.session.notebook import Notebook
-from bugbox.session.plan import of_puzzle
+from bugbox.session.plan import Plan, of_puzzle
 from bugbox.session.prepare import Prepared
-from bugbox.session.provision import Host
+from bugbox.session.provision import Bring, Host
 from bugbox.session.trial import Trial, trial
 
 __all__ = ["Wishes", "try_puzzles"]
 
-NO_CLONES = "no clones yet"
+#: So many machines are worth the making of a template.
+_WORTH_IT = 3
 _Work = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -65,10 +67,11 @@ async def try_puzzles(
     `shared` gives what the puzzle's base needs: kernel, initramfs and image, already built.
     """
     slots = anyio.CapacityLimiter(wishes.jobs)
+    cloning = Cloning(host.home)
     try:
         async with anyio.create_task_group() as group:
             for sheet, folder in sheets:
-                one = _Test(sheet, folder, shared, host, wishes, known, slots)
+                one = _Test(sheet, folder, shared, host, wishes, known, slots, cloning)
                 group.start_soon(one.run)
     except BaseExceptionGroup as errors:
         # What is nobody's case, such as a host without memory, ends the whole test.
@@ -76,6 +79,8 @@ async def try_puzzles(
         if told is None:
             raise
         raise told from None
+    finally:
+        cloning.close()
 
 
 def _only_error(errors: BaseExceptionGroup[BaseException]) -> BugboxError | None:
@@ -101,6 +106,7 @@ class _Test:
         wishes: Wishes,
         known: Collection[str],
         slots: anyio.CapacityLimiter,
+        cloning: Cloning,
     ) -> None:
         self.sheet = sheet
         self.folder = folder
@@ -109,13 +115,20 @@ class _Test:
         self.wishes = wishes
         self.known = known
         self.slots = slots
+        self.cloning = cloning
         self.notes = Notebook(sheet, keep=wishes.keep)
         #: The stages asked for, and those they cannot do without.
         self.wanted = wishes.chosen.union(*map(needed, wishes.chosen))
         self.puzzle: Puzzle
         self.parts: Prepared
         self.layer: BuiltLayer
+        self.plan: Plan
         self.booted = anyio.Event()
+        #: What the checks said in the first machine, once they have.
+        self.untouched: Report | None = None
+        self.looked = anyio.Event()
+        #: How further machines are made: cloned where there is a template.
+        self.bring: Bring | None = None
 
     async def run(self) -> None:
         """Do all that is asked for, in the order of the stages as far as one needs another."""
@@ -142,6 +155,8 @@ class _Test:
         puzzle, _ = await in_thread(read, self.folder)
         if puzzle is not None:
             self.puzzle = puzzle
+            # Drawn once: all machines of the test have the same variants.
+            self.plan = of_puzzle(puzzle)
             # What is a warning while one writes is a gap in a test.
             errors += [] if puzzle.solutions else ["there is no solve.sh"]
             errors += [] if puzzle.wrong else ["there is no wrong.d/*.sh"]
@@ -175,6 +190,10 @@ class _Test:
         wrong = f"built twice, two layers: {first[:12]} and {digest[:12]}"
         self.notes.ended(Stage.BUILD, "again", begun, () if digest == first else (wrong,))
 
+    @property
+    def _parts(self) -> Prepared:
+        return replace(self.parts, layer=self.layer)
+
     def _build_args(self) -> tuple:  # type: ignore[type-arg]
         host, parts = self.host, self.parts
         image, kernel, initrd = parts.image, parts.kernel, parts.initrd
@@ -197,13 +216,49 @@ class _Test:
         async with anyio.create_task_group() as group:
             group.start_soon(self._first_machine)
             await self.booted.wait()
-            for work in self._others():
+            if not any(case.status == "passed" for case in self.sheet.of(Stage.BOOT)):
+                return
+            others = self._others()
+            worth_it = Stage.CLONE in self.wanted or len(others) >= _WORTH_IT
+            if worth_it and await self._template() and Stage.CLONE in self.wanted:
+                group.start_soon(self._clone)
+            for work in others:
                 group.start_soon(work)
+
+    async def _template(self) -> bool:
+        """Make what machines are cloned from; whether that went well."""
+        begun = time.monotonic()
+        if self.host.settings.templates == "off" or not self.host.driver.abilities.clone:
+            if Stage.CLONE in self.wanted:
+                why = "this driver, or the settings, make no clones"
+                self.notes.skipped(Stage.CLONE, "clone", why)
+            return False
+        try:
+            async with self._slot("template"):
+                begun = time.monotonic()
+                await self.cloning.make(self.plan, self._parts, self.host)
+        except BugboxError as error:
+            self.notes.failed(Stage.CLONE, "template", begun, error, ran="a template")
+            return False
+        self.bring = self.cloning.bring
+        return True
+
+    async def _clone(self) -> None:
+        """See whether a clone says what the booted machine says."""
+        if self.wanted & {Stage.UNTOUCHED, Stage.HONEST}:
+            await self.looked.wait()
+        async with self._machine(Stage.CLONE, "clone") as made:
+            if made is None:
+                return
+            async with self.notes.trying(made, Stage.CLONE, "clone") as draft:
+                report = await stages.untouched(made, self.puzzle, draft)
+                if not made.session.record.template:
+                    draft.wrong = (*draft.wrong, "it was booted: the clone had failed")
+                elif self.untouched is not None:
+                    draft.wrong = (*draft.wrong, *judge.alike(self.untouched, report))
 
     def _others(self) -> list[_Work]:
         """Return all that wants a machine of its own."""
-        if not any(case.status == "passed" for case in self.sheet.of(Stage.BOOT)):
-            return []
         found: list[_Work] = []
         for n in range(self._repeat):
             for script in self.puzzle.solutions if Stage.SOLVE in self.wanted else ():
@@ -231,15 +286,14 @@ class _Test:
 
     async def _first_machine(self) -> None:
         try:
-            async with self._machine(Stage.BOOT, "boot") as made:
+            async with self._machine(Stage.BOOT, "boot", cold=True) as made:
                 if made is None:
                     return
                 self._booted(made)
                 self.booted.set()
                 if self.wanted & {Stage.UNTOUCHED, Stage.HONEST}:
                     await self._look(made)
-                if Stage.CLONE in self.wishes.chosen:
-                    self.notes.skipped(Stage.CLONE, "clone", NO_CLONES)
+                self.looked.set()
                 if not made.keep:
                     await self._solve_it(made)
                     return
@@ -249,6 +303,7 @@ class _Test:
                     await self._solve_it(made)
         finally:
             self.booted.set()
+            self.looked.set()
 
     async def _solve_it(self, made: Trial) -> None:
         """Run the reference solution, and see whether it lasts."""
@@ -271,17 +326,16 @@ class _Test:
         """Run the stages that leave the machine as it is."""
         if Stage.HONEST not in self.wanted:
             async with self.notes.trying(made, Stage.UNTOUCHED, "checks") as draft:
-                await stages.untouched(made, self.puzzle, draft)
+                self.untouched = await stages.untouched(made, self.puzzle, draft)
             return
         async with self.notes.trying(made, Stage.HONEST, "checks", "the checks, twice") as draft:
             # Looked at before any check has run here: one may change something once only.
             before, own = await stages.restless(made)
             began = anyio.current_time()
-            report: Report | None = None
             async with self.notes.trying(made, Stage.UNTOUCHED, "checks") as first:
-                report = await stages.untouched(made, self.puzzle, first)
-            if report is not None:
-                await stages.honest(made, report, before, own, began, draft)
+                self.untouched = await stages.untouched(made, self.puzzle, first)
+            if self.untouched is not None:
+                await stages.honest(made, self.untouched, before, own, began, draft)
 
     async def _way(self, made: Trial, stage: Stage, script: Script, name: str) -> bool:
         """Run a solution, or what is none, and look what the checks say; whether all is well."""
@@ -297,14 +351,21 @@ class _Test:
                 yield
 
     @asynccontextmanager
-    async def _machine(self, stage: Stage, name: str) -> AsyncIterator[Trial | None]:
+    async def _machine(
+        self, stage: Stage, name: str, *, cold: bool = False
+    ) -> AsyncIterator[Trial | None]:
         """Give a fresh machine, or None when it does not become ready: that is noted."""
         kept: list[str] = []
         keep_unready = kept.append if self.wishes.keep else None
         async with self._slot(name):
             begun = time.monotonic()
-            parts = replace(self.parts, layer=self.layer)
-            making = trial(of_puzzle(self.puzzle), parts, self.host, keep_unready=keep_unready)
+            making = trial(
+                self.plan,
+                self._parts,
+                self.host,
+                keep_unready=keep_unready,
+                bring=None if cold else self.bring,
+            )
             try:
                 made = await making.__aenter__()
             except BugboxError as error:

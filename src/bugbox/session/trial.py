@@ -25,7 +25,7 @@ from bugbox.puzzle.script import as_typed
 from bugbox.session.attempt import verdict
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
-from bugbox.session.provision import Host, make_ready, open_record, power_on
+from bugbox.session.provision import Bring, Host, make_ready, open_record, power_on
 from bugbox.session.reaper import give_back
 from bugbox.session.record import Ledger, Phase
 from bugbox.session.session import Session
@@ -107,9 +107,16 @@ class Trial:
 
 @asynccontextmanager
 async def trial(
-    plan: Plan, parts: Prepared, host: Host, *, keep_unready: Callable[[str], None] | None
+    plan: Plan,
+    parts: Prepared,
+    host: Host,
+    *,
+    keep_unready: Callable[[str], None] | None,
+    bring: Bring | None = None,
 ) -> AsyncIterator[Trial]:
     """Make a machine and take it back; with `trial.keep` set, leave it to the keeper.
+
+    `bring` makes it ready in its own way; without, it is booted.
 
     One that boots and does not become ready raises BootFailed. With `keep_unready` it is then kept
     too, and its id passed on.
@@ -120,13 +127,15 @@ async def trial(
     async with AsyncExitStack() as undo:
         ledger = await in_thread(open_record, plan, parts, host)
         undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
-        machine = await power_on(ledger, plan, parts, host, watch)
+        start = bring or power_on
+        machine = await start(ledger, plan, parts, host, watch)
         session = Session(ledger, plan, host, machine, beside.spawn)
         undo.pop_all()
         made = Trial(session, plan.puzzle, watch)
         try:
             try:
-                await make_ready(machine, ledger, plan, host.settings, watch, new=True)
+                if bring is None:
+                    await make_ready(machine, ledger, plan, host.settings, watch, new=True)
             except BootFailed:
                 if keep_unready is not None:
                     made.keep = True
