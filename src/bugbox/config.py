@@ -44,6 +44,11 @@ class Settings:
     uid_base: int = 1_900_000_000
     #: on: a puzzle's first start leaves a template behind, and later ones are clones; or off.
     templates: str = "on"
+    #: Standby clones kept for each recently started puzzle; 0: none.
+    standby: int = 1
+    #: Standby clones in all, and MiB of memory that they may take together.
+    standby_most: int = 3
+    standby_memory: int = 1024
     #: MiB of disk that templates may take together.
     templates_space: int = 4096
     #: Key that opens the menu in `play`, as a caret name.

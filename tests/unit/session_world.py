@@ -180,13 +180,17 @@ sys.path[:0] = {path!r}
 from pathlib import Path
 from session_world import World
 from bugbox.keeper.server import serve
-world = World(Path({folder!r}))
+world = World(Path({folder!r}), templates={templates!r})
 world.wire()
 serve(world.home, world.settings)
 """
 
 
-def keeper_argv(made: World) -> list[str]:
+def keeper_argv(made: World, templates: str = "off") -> list[str]:
     """A keeper of its own process that has the fake driver."""
     path = [str(Path(__file__).parent), *sys.path]
-    return [sys.executable, "-c", KEEPER.format(path=path, folder=str(made.folder))]
+    return [
+        sys.executable,
+        "-c",
+        KEEPER.format(path=path, folder=str(made.folder), templates=templates),
+    ]

@@ -16,12 +16,13 @@ from bugbox.session import artefact
 __all__ = ["build"]
 
 
-def build(*names: str, output: Path | None = None, json: bool = False) -> int:
+def build(*names: str, output: Path | None = None, warm: bool = False, json: bool = False) -> int:
     """Build puzzles, with the kernel and the base image where they are missing.
 
     Args:
         names: Names of the catalogue or folders. Without one, the folder you stand in.
         output: Write the layer to this file as well; for one puzzle. Also -o.
+        warm: Make each puzzle's template too, so that its first start is a clone.
         json: Print one JSON document.
     """
     if output is not None and len(names) > 1:
@@ -29,8 +30,10 @@ def build(*names: str, output: Path | None = None, json: bool = False) -> int:
     told: list[dict[str, Any]] = []
     for name in names or (None,):
         ref = puzzle_ref(name)
-        layer = prepare.ensure(ref).layer
+        parts = prepare.ensure(ref)
+        layer = parts.layer
         assert layer is not None
+        warmed = warm and prepare.warm(ref, parts)
         if output is not None:
             artefact.export(Home(), layer.tar, output, "file")
         puzzle, size = Path(ref).name, layer.tar.stat().st_size
@@ -42,10 +45,13 @@ def build(*names: str, output: Path | None = None, json: bool = False) -> int:
                 "tar_bytes": size,
                 "disk_bytes": layer.disk.stat().st_blocks * 512,
                 "warnings": [*layer.warnings],
+                "template": warmed,
             }
         )
         for warning in layer.warnings:
             complain(f"warning: {printable(warning)}")
+        if warm and not warmed:
+            complain("machines cannot be cloned by this driver: no template was made")
         if not json:
             say(f"{puzzle} is built: layer {layer.key[:12]}, {max(1, size >> 10)} KiB packed")
     if json:

@@ -6,15 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from bugbox.cli.events import shown
+from bugbox.cli.loop import run_async
 from bugbox.cli.out import complain, duration
 from bugbox.config import load
 from bugbox.paths import Home
 from bugbox.puzzle.catalogue import find, roots
 from bugbox.puzzle.definition import Puzzle
-from bugbox.session import prepare
+from bugbox.session import cloning, prepare
 from bugbox.session.prepare import Prepared
 
-__all__ = ["announce", "ensure"]
+__all__ = ["announce", "ensure", "warm"]
 
 
 def ensure(puzzle: str | None, image: str | None = None, kernel: str = "") -> Prepared:
@@ -25,6 +26,15 @@ def ensure(puzzle: str | None, image: str | None = None, kernel: str = "") -> Pr
     wanted = image or find(puzzle, roots(settings.puzzles), Path.cwd())
     with shown():
         return prepare.ensure(home, settings, wanted, booted=kernel)
+
+
+def warm(puzzle: str, parts: Prepared) -> bool:
+    """Make the puzzle's template; False where machines cannot be cloned."""
+    home = Home()
+    settings = load(home)
+    wanted = find(puzzle, roots(settings.puzzles), Path.cwd())
+    with shown():
+        return run_async(lambda: cloning.warm(home, settings, wanted, parts))
 
 
 def announce(puzzle: Puzzle) -> None:

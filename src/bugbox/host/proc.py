@@ -90,6 +90,15 @@ class Process:
         after = stat[stat.rindex(")") + 2 :].split()
         return int(after[11]) + int(after[12])
 
+    def private_mib(self) -> int:
+        """Return the MiB of memory that nobody else shares; 0 when it cannot be told."""
+        try:
+            text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+        except OSError:
+            return 0
+        sizes = [line.split()[1] for line in text.splitlines() if line.startswith("Private_")]
+        return sum(map(int, sizes)) >> 10
+
     def kill(self, signo: int = signal.SIGKILL) -> None:
         """Send a signal, if it is still this process. A pidfd keeps the check and the kill one."""
         try:

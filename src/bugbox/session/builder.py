@@ -95,7 +95,7 @@ async def ensure_layer(
         initrd=initrd,
         driver=driver,
     )
-    async with _alone(home, puzzle.name):
+    async with alone(home, f"layer-{puzzle.name}", puzzle.name):
         return load(home, key) or await _build(parts, puzzle, key)
 
 
@@ -153,9 +153,9 @@ def _key(home: Home, puzzle: Puzzle, base_digest: str) -> str:
 
 
 @asynccontextmanager
-async def _alone(home: Home, name: str) -> AsyncIterator[None]:
-    """Hold the lock for building `name`; a wait for it can be cancelled."""
-    path = home.tmp / f".layer-{name}.lock"
+async def alone(home: Home, lock: str, what: str) -> AsyncIterator[None]:
+    """Hold the lock for building something; a wait for it can be cancelled."""
+    path = home.tmp / f".{lock}.lock"
     told = False
     while True:
         with file.try_lock(path) as ours:
@@ -163,7 +163,7 @@ async def _alone(home: Home, name: str) -> AsyncIterator[None]:
                 yield
                 return
         if not told:
-            notice(f"another bugbox is building {name}: waiting for it")
+            notice(f"another bugbox is building {what}: waiting for it")
             told = True
         await anyio.sleep(0.2)
 

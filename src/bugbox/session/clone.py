@@ -29,7 +29,7 @@ from bugbox.session.record import Ledger
 from bugbox.session.stopwatch import Stopwatch
 from bugbox.session.template import Adopted, Stored
 
-__all__ = ["clone_up"]
+__all__ = ["boot_of", "clone_up"]
 
 #: Seconds from the VMM's start to the end of the rejuvenation; mostly it is a fraction of one.
 _WAKE_TIMEOUT = 20.0
@@ -68,13 +68,7 @@ async def _limited(what: str, limit: float) -> AsyncIterator[None]:
 async def _answered(
     machine: Machine, ledger: Ledger, plan: Plan, host: Host, watch: Stopwatch, of: Stored
 ) -> None:
-    factor = host.settings.timeout_factor
-    boot = Boot(
-        lifeline=machine.lifeline,
-        console=lambda: console_tail(ledger.paths),
-        deadline=asyncio.get_running_loop().time() + plan.boot_timeout * factor,
-        factor=factor,
-    )
+    boot = boot_of(machine, ledger, plan, host)
     if plan.session:
         with watch.stage("scripts"):
             await run_script(boot, plan.session, env=plan.env)
@@ -94,6 +88,17 @@ async def _answered(
         fresh=False,
         boots=1,
         guest_boot=hello.boot_id if hello else "",
+    )
+
+
+def boot_of(machine: Machine, ledger: Ledger, plan: Plan, host: Host) -> Boot:
+    """Return what session.ready needs of a machine: how to ask it, and for how long."""
+    factor = host.settings.timeout_factor
+    return Boot(
+        lifeline=machine.lifeline,
+        console=lambda: console_tail(ledger.paths),
+        deadline=asyncio.get_running_loop().time() + plan.boot_timeout * factor,
+        factor=factor,
     )
 
 

@@ -15,22 +15,26 @@ from pathlib import Path
 
 import anyio
 
+from bugbox.config import Settings
 from bugbox.errors import BugboxError, GuestError, HostError
 from bugbox.events import notice
 from bugbox.host.bridge import in_thread
 from bugbox.machine.driver import Machine
 from bugbox.machine.template import key_of
 from bugbox.paths import Home, SessionPaths
+from bugbox.puzzle.definition import Puzzle
 from bugbox.session import maker, template
+from bugbox.session.builder import alone
 from bugbox.session.clone import clone_up
-from bugbox.session.plan import Plan
+from bugbox.session.drivers import choose
+from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Host, bring_up, spec_of
 from bugbox.session.record import Ledger
 from bugbox.session.stopwatch import Stopwatch
 from bugbox.session.template import Adopted, Stored
 
-__all__ = ["Cloning", "ingredients"]
+__all__ = ["Cloning", "ingredients", "warm"]
 
 log = logging.getLogger(__name__)
 
@@ -61,25 +65,31 @@ class Cloning:
         if ledger.record.disk != "qcow2" or plan.carried:
             return await bring_up(ledger, plan, parts, host, watch)
         with watch.stage("template"):
-            of = await self._at_hand(plan, parts, host)
+            of = await self.at_hand(plan, parts, host)
         if of is not None:
             try:
                 return await clone_up(ledger, plan, parts, host, watch, of)
             except (GuestError, HostError) as error:
-                await self._failed(of, error)
+                await self.failed(of, error)
         return await bring_up(ledger, plan, parts, host, watch)
 
     async def make(self, plan: Plan, parts: Prepared, host: Host) -> Stored | None:
         """Make the template of `plan` unless there is one; None where the driver cannot clone."""
         if not host.driver.abilities.clone:
             return None
-        async with self._making:
-            mixed = await ingredients(plan, parts, host)
-            key = key_of(mixed)
+        mixed = await ingredients(plan, parts, host)
+        key = key_of(mixed)
+        # One at a time in one process, so that learners' machines come first; and once in all.
+        async with self._making, alone(self.home, "template", f"the template of {plan.name}"):
             found = await in_thread(template.find, self.home, key)
-            return found or await maker.make(key, mixed, plan, parts, host)
+            if found is None:
+                found = await maker.make(key, mixed, plan, parts, host)
+                space = host.settings.templates_space << 20
+                await in_thread(template.collect, self.home, space, found.name)
+            return found
 
-    async def _at_hand(self, plan: Plan, parts: Prepared, host: Host) -> Adopted | None:
+    async def at_hand(self, plan: Plan, parts: Prepared, host: Host) -> Adopted | None:
+        """Return the template that a machine of `plan` may be cloned from; None: there is none."""
         if not host.driver.abilities.clone:
             return None
         key = key_of(await ingredients(plan, parts, host))
@@ -107,10 +117,22 @@ class Cloning:
             notice(f"{error}; the machine is booted instead")
             return None
 
-    async def _failed(self, of: Adopted, error: BugboxError) -> None:
+    async def failed(self, of: Adopted, error: BugboxError) -> None:
+        """Let nobody clone from it again: a clone of it did not become ready."""
         log.warning("a clone of %s failed: %s (%s)", of.stored.name, error.message, error.detail)
         await in_thread(template.suspect, of.stored, error.message)
         notice(f"the clone failed and is gone ({error.message}); the machine is booted instead")
+
+
+async def warm(home: Home, settings: Settings, wanted: Puzzle | str, parts: Prepared) -> bool:
+    """Make the template of a puzzle or an image; False where machines cannot be cloned."""
+    plan = of_puzzle(wanted) if isinstance(wanted, Puzzle) else of_image(wanted)
+    host = Host(home=home, settings=settings, driver=choose(home, settings))
+    cloning = Cloning(home)
+    try:
+        return await cloning.make(plan, parts, host) is not None
+    finally:
+        cloning.close()
 
 
 async def ingredients(plan: Plan, parts: Prepared, host: Host) -> dict[str, str]:

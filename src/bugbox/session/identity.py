@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bugbox.errors import GuestError
+from bugbox.errors import GuestError, MachineLost
 from bugbox.host import proc
 from bugbox.host.bridge import in_thread
 from bugbox.machine.lifeline.shell import Lifeline
@@ -56,6 +56,7 @@ async def introduce(lifeline: Lifeline, id: str) -> None:
 
 async def rejuvenate(lifeline: Lifeline, identity: Identity) -> None:
     """Make a clone somebody of its own; GuestError when any part of it cannot be done."""
+    begun = lifeline.hello
     keys = asyncio.ensure_future(in_thread(_make_keys, identity.host_keys))
     try:
         await asyncio.gather(
@@ -67,6 +68,9 @@ async def rejuvenate(lifeline: Lifeline, identity: Identity) -> None:
             await _put_keys(lifeline, await keys)
         if identity.network:
             await _must(lifeline, ["ip", "neigh", "flush", "all"])
+        # One that was killed on the way may come back, and would not know what it had done.
+        if begun is None or lifeline.hello is not begun:
+            raise MachineLost("the lifeline broke off while a clone got its identity")
     finally:
         keys.cancel()
         await asyncio.gather(keys, return_exceptions=True)

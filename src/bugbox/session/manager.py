@@ -32,7 +32,8 @@ from bugbox.session.cloning import Cloning
 from bugbox.session.drivers import choose
 from bugbox.session.evidence import debug, logs
 from bugbox.session.plan import Plan, of_image, of_puzzle
-from bugbox.session.provision import Host, bring_up, provision
+from bugbox.session.pool import Pool
+from bugbox.session.provision import Bring, Host, bring_up, provision
 from bugbox.session.reaper import collect
 from bugbox.session.session import Session
 from bugbox.session.stopwatch import Stopwatch
@@ -58,6 +59,7 @@ class Manager:
         self._attempts: dict[str, Attempt] = {}
         self._adopting = anyio.Lock()
         self._cloning = Cloning(home)
+        self._pool = Pool(settings, self._cloning, self._spawn)
         self._drivers: dict[str, Driver] = {}
         self._tasks: TaskGroup | None = None
         self._verbs: dict[str, Answer] = {
@@ -72,6 +74,7 @@ class Manager:
             "ps": self._ps,
             "logs": self._logs,
             "debug": self._debug,
+            "drain": self._drain,
             "boot": self._boot,
         }
 
@@ -86,6 +89,7 @@ class Manager:
         with anyio.CancelScope(shield=True):
             for attempt in self._attempts.values():
                 await attempt.session.release()
+            await self._pool.aclose()
         self._attempts.clear()
         self._cloning.close()
         self._tasks.cancel_scope.cancel()
@@ -170,7 +174,7 @@ class Manager:
 
     async def _adopt_new(self) -> None:
         ids = await in_thread(record.ids, self.home)
-        if any(id not in self._attempts for id in ids):
+        if not self._attempts.keys() | self._pool.ids >= {*ids}:
             await self.adopt_all()
 
     # Verbs.
@@ -182,11 +186,18 @@ class Manager:
             parts = await self._parts(plan)
             host = self._host(str(args.get("driver", "auto")), str(args.get("disk", "auto")))
         cold = bool(args.get("cold")) or self.settings.templates == "off"
-        bring = bring_up if cold else self._cloning.bring
-        ledger, machine = await provision(plan, parts, host, watch, bring)
+        # One that stands by has drawn its own random variants.
+        any_values = args.get("seed") is None and not args.get("variants")
+        found = None
+        if any_values and not cold:
+            found = await self._pool.claim(plan, parts, host, watch)
+        if found is None:
+            ledger, machine = await provision(plan, parts, host, watch, self._bring(cold=cold))
+        else:
+            ledger, machine, plan = found
         session = self._keep(Session(ledger, plan, host, machine, self._spawn)).session
-        wanted = self._lasting and self.settings.templates == "on" and not ledger.record.template
-        if args.get("warm", True) and wanted and ledger.record.disk == "qcow2" and not plan.carried:
+        wanted = args.get("warm", True) and self._lasting and self.settings.templates == "on"
+        if wanted and ledger.record.disk == "qcow2" and not plan.carried:
             self._spawn(lambda: self._warm(plan, parts, host))
         return {
             "id": session.id,
@@ -196,12 +207,21 @@ class Manager:
             "degraded": list(ledger.record.degraded),
         }
 
+    def _bring(self, *, cold: bool) -> Bring:
+        return bring_up if cold or self.settings.templates == "off" else self._cloning.bring
+
     async def _warm(self, plan: Plan, parts: prepare.Prepared, host: Host) -> None:
-        """Make a template for the next start, in the background."""
+        """Make a template for the next start, and a standby, in the background."""
         try:
-            await self._cloning.make(plan, parts, host)
+            made = await self._cloning.make(plan, parts, host)
         except BugboxError as error:
             log.warning("no template of %s: %s (%s)", plan.name, error.message, error.detail)
+            return
+        if made is not None:
+            self._pool.used(plan, parts, host, made.manifest.key)
+
+    async def _drain(self, args: Mapping[str, Any]) -> Any:
+        return {"drained": await self._pool.drain()}
 
     def _host(self, driver: str, disk: str) -> Host:
         return Host(
@@ -266,7 +286,8 @@ class Manager:
             # The puzzle may have been edited; its variants stay what they were.
             again = {"puzzle": str(session.plan.folder), "variants": session.record.variants}
             session.plan = await in_thread(self._plan, again | {"kernel": session.plan.kernel})
-        return await session.reset(await self._parts(session.plan))
+        parts = await self._parts(session.plan)
+        return await session.reset(parts, self._bring(cold=False))
 
     async def _resume(self, args: Mapping[str, Any]) -> Any:
         return await (await self.find(args.get("id"))).session.resume()

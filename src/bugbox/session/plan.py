@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bugbox.puzzle.definition import Puzzle, Script
 from bugbox.puzzle.variants import draw, environment, picks
 
-__all__ = ["Plan", "of_image", "of_puzzle"]
+__all__ = ["Plan", "another", "of_image", "of_puzzle"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,14 @@ def of_puzzle(
         guest_client=wishes.guest_client,
         values=draw(wishes.variants, seed, known),
     )
+
+
+def another(plan: Plan) -> Plan:
+    """Return the plan of another session of the same template: other random variants."""
+    if plan.puzzle is None:
+        return plan
+    wishes = plan.puzzle.manifest.variants
+    return replace(plan, values=draw(wishes, None, picks(wishes, plan.values)))
 
 
 def of_image(name: str) -> Plan:

@@ -50,6 +50,7 @@ __all__ = [
     "provision",
     "ready_for_clone",
     "spec_of",
+    "way_of",
 ]
 
 #: Makes a session's machine, ready.
@@ -94,7 +95,7 @@ def open_record(plan: Plan, parts: Prepared, host: Host) -> Ledger:
         user=plan.user,
         driver=host.driver.name,
         kernel=plan.kernel,
-        disk=_way(parts, host),
+        disk=way_of(parts, host),
         started=time.time(),
         variants=dict(plan.values),
     )
@@ -211,7 +212,7 @@ async def make_ready(
     )
 
 
-def _way(parts: Prepared, host: Host) -> str:
+def way_of(parts: Prepared, host: Host) -> str:
     """Choose how the disk is made: what is asked for, or what fits the driver and this host."""
     way = choose(
         host.settings.disk if host.disk == "auto" else host.disk,

@@ -22,7 +22,16 @@ from bugbox.machine.lifeline.shell import Lifeline, Result, Terminal
 from bugbox.puzzle.definition import Script
 from bugbox.puzzle.text import one_line, printable
 
-__all__ = ["Boot", "log_in", "run_script", "wait_for_ready_script", "wait_for_systemd"]
+__all__ = [
+    "Boot",
+    "answer",
+    "hang_up",
+    "log_in",
+    "run_script",
+    "sit_down",
+    "wait_for_ready_script",
+    "wait_for_systemd",
+]
 
 #: Statuses of a script that will not change by waiting: it cannot be run, or not found.
 _HOPELESS = (126, 127)
@@ -148,7 +157,7 @@ async def log_in(boot: Boot, user: str) -> None:
             try:
                 await _talk(terminal, typed, answer, seen, 5 * boot.factor)
             finally:
-                await _hang_up(boot.lifeline, terminal)
+                await hang_up(boot.lifeline, terminal)
     except TimeoutError:
         raise boot.failed(
             f"{user}'s login shell did not answer in time", printable(bytes(seen))
@@ -157,11 +166,57 @@ async def log_in(boot: Boot, user: str) -> None:
         raise boot.failed(f"{user} cannot log in: {error}", printable(bytes(seen))) from error
 
 
+async def sit_down(boot: Boot, user: str) -> Terminal:
+    """Log in as the learner and wait until the shell has answered: it is at its prompt then."""
+    try:
+        async with asyncio.timeout(max(boot.left, 0.1)):
+            terminal = await boot.lifeline.terminal(
+                user=user, rows=_LOGIN_ROWS, cols=_LOGIN_COLS, term="dumb", recorded=False
+            )
+    except TimeoutError:
+        raise boot.failed(f"{user} could not log in in time") from None
+    except GuestError as error:
+        raise boot.failed(f"{user} cannot log in: {error}") from error
+    await _asked(boot, terminal, "", prompted=False)
+    return terminal
+
+
+async def answer(boot: Boot, terminal: Terminal) -> None:
+    """Type a command into a login that is at its prompt, wait for what it prints, and end it.
+
+    Nothing is started for it but what the shell has in itself, and no line of history is left.
+    """
+    await _asked(boot, terminal, "; exit", prompted=True)
+
+
+async def _asked(boot: Boot, terminal: Terminal, then: str, *, prompted: bool) -> None:
+    left, right = secrets.token_hex(6), secrets.token_hex(6)
+    typed = f" unset HISTFILE; printf '%s%s\\n' {left} {right}{then}\n".encode()
+    wanted, seen, patience = (left + right).encode(), bytearray(), 5 * boot.factor
+    try:
+        async with asyncio.timeout(max(boot.left, 0.1)):
+            await _talk(terminal, typed, wanted, seen, patience, prompted=prompted)
+    except TimeoutError:
+        raise boot.failed(
+            "the login shell did not answer in time", printable(bytes(seen))
+        ) from None
+    except GuestError as error:
+        raise boot.failed(f"the login broke off: {error}", printable(bytes(seen))) from error
+
+
 async def _talk(
-    terminal: Terminal, typed: bytes, answer: bytes, seen: bytearray, patience: float
+    terminal: Terminal,
+    typed: bytes,
+    answer: bytes,
+    seen: bytearray,
+    patience: float,
+    *,
+    prompted: bool = False,
 ) -> None:
     """Type once there is something to type at, and again when nothing happens for a while."""
-    waiting_for_prompt = True
+    waiting_for_prompt = not prompted
+    if prompted:
+        await terminal.send(typed)
     while answer not in seen:
         try:
             async with asyncio.timeout(patience):
@@ -178,7 +233,7 @@ async def _talk(
             await terminal.send(typed)
 
 
-async def _hang_up(lifeline: Lifeline, terminal: Terminal) -> None:
+async def hang_up(lifeline: Lifeline, terminal: Terminal) -> None:
     """End the login, also when it hangs or we are cancelled; mostly it has ended by itself."""
     with anyio.CancelScope(shield=True), anyio.move_on_after(_HANG_UP_TIMEOUT):
         await terminal.close()

@@ -22,7 +22,7 @@ from bugbox.machine.state import State
 from bugbox.session.logs import tail
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
-from bugbox.session.provision import Host, boot_same_disk, bring_up, make_ready
+from bugbox.session.provision import Bring, Host, boot_same_disk, bring_up, make_ready
 from bugbox.session.reaper import end_vmm, give_back, give_back_soon
 from bugbox.session.record import Ledger, Phase, Record
 from bugbox.session.stopwatch import Stopwatch
@@ -175,13 +175,18 @@ class Session:
                 return
         await self._come_back()
 
-    async def reset(self, parts: Prepared) -> dict[str, Any]:
-        """Throw the disk away and boot a fresh machine under the same id."""
+    async def reset(self, parts: Prepared, bring: Bring = bring_up) -> dict[str, Any]:
+        """Throw the disk away and take a fresh machine under the same id."""
         async with self.changing:
             watch = Stopwatch()
-            await self._replace(lambda: bring_up(self.ledger, self.plan, parts, self.host, watch))
+            await self._replace(lambda: bring(self.ledger, self.plan, parts, self.host, watch))
             await in_thread(self.ledger.write, solved_after=0.0)
-            return {"id": self.id, "state": self.state, "clone": False, "timings_ms": watch.as_ms()}
+            return {
+                "id": self.id,
+                "state": self.state,
+                "clone": bool(self.record.template),
+                "timings_ms": watch.as_ms(),
+            }
 
     async def resume(self) -> dict[str, Any]:
         """Let it run on, or boot it again on the same disk."""

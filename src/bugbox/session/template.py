@@ -40,6 +40,7 @@ __all__ = [
     "stored",
     "suspect",
     "verify",
+    "verify_all",
 ]
 
 log = logging.getLogger(__name__)
@@ -169,6 +170,18 @@ def verify(of: Stored) -> None:
     adopt(of).close()
 
 
+def verify_all(home: Home) -> list[str]:
+    """Verify every template; those that are not as published become suspect and are returned."""
+    wrong = []
+    for each in stored(home):
+        try:
+            verify(each)
+        except (HostError, OSError) as error:
+            suspect(each, str(error))
+            wrong.append(each.name)
+    return wrong
+
+
 def complete(work: Path, manifest: Manifest, ram: int) -> Stored:
     """Make a template of what is in `work` (state and disks) and the memory `ram`."""
     parts = {}
@@ -204,19 +217,33 @@ def suspected(folder: Path) -> bool:
     return (folder / _SUSPECT).exists()
 
 
-def collect(home: Home, space: int) -> list[str]:
-    """Remove suspect templates, and the longest unused above `space` bytes; return what went."""
+def collect(home: Home, space: int, keep: str = "") -> list[str]:
+    """Remove suspect templates, and the longest unused above `space` bytes; return what went.
+
+    The one named `keep`, new and so not used yet, stays.
+    """
     used = {record.template for record in load_all(home)}
     removed = []
     total = 0
     for each in stored(home):
         size = file.allocated(each.folder)
         total += size
-        if total <= space and not suspected(each.folder):
+        if each.name == keep or (total <= space and not suspected(each.folder)):
             continue
         if _remove(home, each.folder, used):
             total -= size
             removed.append(f"template {each.name} of {each.manifest.name}")
+    return removed + _collect_halves(home, used)
+
+
+def _collect_halves(home: Home, used: set[str]) -> list[str]:
+    """Remove folders whose manifest cannot be read: their removal, or their disk, broke off."""
+    removed = []
+    with contextlib.suppress(FileNotFoundError):
+        whole = {each.name for each in stored(home)}
+        for folder in list(home.templates.iterdir()):
+            if folder.name not in whole and _remove(home, folder, used):
+                removed.append(f"template {folder.name}, which was not whole")
     return removed
 
 

@@ -188,6 +188,7 @@ class QemuMachine:
             saved = await state.whole(limit)
         # The disk is whole: a state that was sent is another QEMU's to go on with.
         self._set(State.STOPPING)
+        await self._monitor.aclose()
         self.process.kill()
         await self.stop(0.0)
         return saved
