@@ -301,7 +301,7 @@ def test_nobody_reads(keeper: FakeKeeper) -> None:
     [
         (["shel"], "did you mean shell?"),
         (["image", "lst"], "did you mean list?"),
-        (["frobnicate"], "one of boot, build, check"),
+        (["frobnicate"], "one of add, boot, build, bundle"),
         (["start", "--colt"], "--cold"),
         (["show", "red-me"], "did you mean read-me?"),
         (["undo"], "not there yet"),

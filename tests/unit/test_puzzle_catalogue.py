@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bugbox.errors import DefinitionError, NotFound
-from bugbox.paths import shipped_puzzles
+from bugbox.paths import Home, shipped_puzzles
 from bugbox.puzzle.catalogue import entries, find, locate, names, roots
 from bugbox.puzzle.scaffold import create
 
@@ -30,7 +30,8 @@ def test_the_shipped_catalogue() -> None:
 
 def test_roots_of_the_settings_come_first(root: Path, tmp_path: Path) -> None:
     where = roots(f"{root}:{tmp_path}/none")
-    assert where == (root, tmp_path / "none", shipped_puzzles())
+    assert where == (root, tmp_path / "none", shipped_puzzles(), Home().puzzles)
+    assert roots("", Home(tmp_path))[-1] == tmp_path / "puzzles"
     assert find("read-me", where, tmp_path).folder == root / "read-me"
 
 
@@ -65,7 +66,7 @@ def test_names_and_folders(root: Path, tmp_path: Path) -> None:
         ("../nowhere", "../nowhere: no such folder", ""),
         ("..", ".. is a folder without a puzzle.yaml", "bugbox lint"),
         ("", "is a folder without a puzzle.yaml", ""),
-        ("packed.bugbox", "packed.bugbox is a file; packed puzzles are not supported yet", ""),
+        ("packed.bugbox", "packed.bugbox is a file", "bugbox add packed.bugbox"),
         ("x" * 5000, "cannot be the name of a puzzle", "bugbox list"),
         ("a\0b", "no puzzle is called a\\x00b", "there are"),
         ("~nobody-of-that-name/x", "cannot be the name of a puzzle", "bugbox list"),

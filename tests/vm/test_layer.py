@@ -16,7 +16,11 @@ from typing import Any
 
 import pytest
 
+from bugbox.image import store
 from bugbox.paths import Home
+from bugbox.puzzle.definition import load
+from bugbox.session.container import built_in_container
+from bugbox.storage import layer_file
 from tests.conftest import Bugbox
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -56,6 +60,8 @@ class Layer:
     first: dict[str, Any]
     second: dict[str, Any]
     said: str
+    home: Home
+    puzzle: Path
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +92,7 @@ def layer(built: Home) -> Iterator[Layer]:
             "== "
         )
         answers = dict(part.split("\n", 1) for part in parts if part)
-        yield Layer(answers, manifests[0], manifests[1], said)
+        yield Layer(answers, manifests[0], manifests[1], said, bugbox.home, puzzle)
     finally:
         bugbox.end()
         shutil.rmtree(bugbox.home.runtime, ignore_errors=True)
@@ -116,3 +122,15 @@ def test_what_no_tar_carries_is_named_with_what_to_do(layer: Layer) -> None:
 
 def test_holes_take_no_room_in_the_tar(layer: Layer) -> None:
     assert layer.first["tar"]["size_bytes"] < 64 << 20
+
+
+def test_a_container_makes_the_same_tar(
+    layer: Layer, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", engine)
+    image = store.find_base(layer.home)
+    assert image is not None
+    with built_in_container(layer.home, load(layer.puzzle), image) as made:
+        head, _ = layer_file.verify(made.file)
+    assert head.tar_sha256 == layer.first["tar"]["sha256"]
+    assert sorted(made.warnings) == sorted(layer.first["warnings"])

@@ -22,8 +22,8 @@ __all__ = ["LATER", "app", "commands", "run"]
 
 #: Verbs that are named already and come later.
 LATER = (
-    "undo", "checkpoint", "fork", "forward", "pause", "dev", "diff", "import", "pack",
-    "add", "bundle", "boot tune", "serve", "image export",
+    "undo", "checkpoint", "fork", "forward", "pause", "dev", "diff", "import",
+    "boot tune", "serve", "image export",
 )  # fmt: skip
 
 
@@ -66,7 +66,10 @@ _group(
     "People who work with machines",
     "start", "shell", "cp", "console", "logs", "ps", "resume", "stop", "doctor", "debug", "gc",
 )  # fmt: skip
-_group("People who write puzzles", "new", "lint", "build", "test", "schema")
+_authors = _group(
+    "People who write puzzles", "new", "lint", "build", "test", "schema", "pack", "add"
+)
+_family(_authors, "bundle", "Puzzles for a room without a network.", save="save", load="load")
 _parts = _group("People who look after the parts", "keeper", "lab", "completion")
 _family(
     _parts, "image", "Base images.", build="build", list="list_", show="show", rm="remove"
@@ -127,6 +130,6 @@ def commands() -> dict[str, tuple[str, ...]]:
         if name.startswith("-"):
             continue
         found[name] = (name,)
-        if name in ("image", "kernel", "layer", "boot"):
+        if name in ("image", "kernel", "layer", "boot", "bundle"):
             found |= {f"{name} {n}": (name, n) for n in app[name] if not n.startswith("-")}
     return found

@@ -64,7 +64,7 @@ def puzzle_ref(name: str | None) -> str:
     if "/" in name or name in (".", ".."):
         return os.path.abspath(name)  # noqa: PTH100  (symbolic links are the catalogue's business)
     extra = os.environ.get("BUGBOX_PUZZLES", "").split(":")
-    roots = [Path(root) for root in extra if root] + [shipped_puzzles(), Path()]
+    roots = [Path(root) for root in extra if root] + [shipped_puzzles(), Home().puzzles, Path()]
     for root in roots:
         if (root / name / "puzzle.yaml").exists():
             return os.path.abspath(root / name)  # noqa: PTH100

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bugbox.cli import prepare
 from bugbox.cli.ask import puzzle_ref
@@ -16,11 +16,18 @@ from bugbox.session import artefact
 __all__ = ["build"]
 
 
-def build(*names: str, output: Path | None = None, warm: bool = False, json: bool = False) -> int:
+def build(
+    *names: str,
+    builder: Literal["vm", "docker"] = "vm",
+    output: Path | None = None,
+    warm: bool = False,
+    json: bool = False,
+) -> int:
     """Build puzzles, with the kernel and the base image where they are missing.
 
     Args:
         names: Names of the catalogue or folders. Without one, the folder you stand in.
+        builder: Where build.sh runs: a machine, safe for any puzzle, or a container on this host.
         output: Write the layer to this file as well; for one puzzle. Also -o.
         warm: Make each puzzle's template too, so that its first start is a clone.
         json: Print one JSON document.
@@ -30,7 +37,7 @@ def build(*names: str, output: Path | None = None, warm: bool = False, json: boo
     told: list[dict[str, Any]] = []
     for name in names or (None,):
         ref = puzzle_ref(name)
-        parts = prepare.ensure(ref)
+        parts = prepare.ensure(ref, builder=builder)
         layer = parts.layer
         assert layer is not None
         warmed = warm and prepare.warm(ref, parts)

@@ -22,6 +22,7 @@ SHORT: Mapping[str, Mapping[str, str]] = {
     "shell": {"-t": "--tty"},
     "build": {"-o": "--output"},
     "layer": {"-o": "--output"},
+    "pack": {"-o": "--output"},
 }
 
 _VARARGS = 0x04  # CO_VARARGS of a code object: it takes *args

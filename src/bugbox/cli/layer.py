@@ -72,7 +72,7 @@ def export(
     form: Literal["file", "tar", "oci"] = "file",
     json: bool = False,
 ) -> int:
-    """Write a layer to where other tools, or another bugbox, can read it.
+    """Write a layer in a form that other tools can read.
 
     Args:
         name: A puzzle that is built, or a layer's file.

@@ -13,19 +13,24 @@ from bugbox.paths import Home
 from bugbox.puzzle.catalogue import find, roots
 from bugbox.puzzle.definition import Puzzle
 from bugbox.session import cloning, prepare
-from bugbox.session.prepare import Prepared
+from bugbox.session.prepare import Builder, Prepared
 
 __all__ = ["announce", "ensure", "warm"]
 
 
-def ensure(puzzle: str | None, image: str | None = None, kernel: str = "") -> Prepared:
+def ensure(
+    puzzle: str | None,
+    image: str | None = None,
+    kernel: str = "",
+    builder: Builder = "vm",
+) -> Prepared:
     """Build what is missing for a puzzle, or for a bare machine of an image."""
     home = Home()
     settings = load(home)
     home.prepare()
     wanted = image or find(puzzle, roots(settings.puzzles), Path.cwd())
     with shown():
-        return prepare.ensure(home, settings, wanted, booted=kernel)
+        return prepare.ensure(home, settings, wanted, booted=kernel, builder=builder)
 
 
 def warm(puzzle: str, parts: Prepared) -> bool:

@@ -221,7 +221,11 @@ def run(
 
 @contextmanager
 def reading(
-    argv: Sequence[str | Path], *, source: IO[bytes], timeout: float
+    argv: Sequence[str | Path],
+    *,
+    source: IO[bytes],
+    timeout: float,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[IO[bytes]]:
     """Run a program on what `source` holds and yield its output as it comes.
 
@@ -239,7 +243,7 @@ def reading(
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=_environment(None),
+            env=_environment(env),
             start_new_session=True,
         ) as child,
     ):

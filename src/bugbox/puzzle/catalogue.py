@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from bugbox.errors import DefinitionError, NotFound
-from bugbox.paths import shipped_puzzles
+from bugbox.paths import Home, shipped_puzzles
 from bugbox.puzzle.definition import MANIFEST, Puzzle, load
 from bugbox.puzzle.text import one_line
 
@@ -32,10 +32,13 @@ class Entry:
     error: str = ""
 
 
-def roots(extra: str = "") -> tuple[Path, ...]:
-    """Return the folders that hold puzzles: those of the setting `puzzles`, then the shipped."""
+def roots(extra: str = "", home: Home | None = None) -> tuple[Path, ...]:
+    """Return the folders that hold puzzles: those of the setting `puzzles`, the shipped, the added.
+
+    `home` is the state directory with the added ones, the environment's when it is not given.
+    """
     named = [Path(part).expanduser().absolute() for part in extra.split(":") if part]
-    return (*named, shipped_puzzles())
+    return (*named, shipped_puzzles(), (home or Home()).puzzles)
 
 
 def names(where: Sequence[Path]) -> list[str]:
@@ -109,7 +112,9 @@ def _entry(name: str, folder: Path) -> Entry:
 def _unknown(ref: str, path: Path, where: Sequence[Path]) -> NotFound:
     shown = one_line(ref, 80)
     if path.is_file():
-        return NotFound(f"{shown} is a file; packed puzzles are not supported yet")
+        return NotFound(
+            f"{shown} is a file", hint=f"a packed puzzle is taken in by bugbox add {shown}"
+        )
     if path.is_dir():
         return NotFound(f"{shown} is a folder without a {MANIFEST}", hint="bugbox lint shows more")
     if "/" in ref:

@@ -32,7 +32,7 @@ from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.inputs import layer_key, pack
 from bugbox.puzzle.unpack import unpack
 from bugbox.session.build_machine import build_machine, while_it_runs
-from bugbox.session.layer import BuiltLayer, finish, head_of, load
+from bugbox.session.layer import BuiltLayer, Made, finish, head_of, load
 from bugbox.storage import disk, file, layer_file
 from bugbox.storage.archive import ArchiveError
 from bugbox.storage.layer_file import Head
@@ -76,8 +76,11 @@ async def ensure_layer(
     kernel: BuiltKernel,
     initrd: Path,
     driver: Driver,
+    made: Made | None = None,
 ) -> BuiltLayer:
     """Return the puzzle's layer; build it when it is missing.
+
+    `made` is the layer when another builder has made it: it is unpacked instead.
 
     When two want the same puzzle, one builds and the other waits. BuildFailed has build.sh's
     output. Whatever goes wrong or is cancelled, the store has a whole layer or none.
@@ -96,7 +99,7 @@ async def ensure_layer(
         driver=driver,
     )
     async with alone(home, f"layer-{puzzle.name}", puzzle.name):
-        return load(home, key) or await _build(parts, puzzle, key)
+        return load(home, key) or await _build(parts, puzzle, key, made)
 
 
 async def build_again(
@@ -168,8 +171,10 @@ async def alone(home: Home, lock: str, what: str) -> AsyncIterator[None]:
         await anyio.sleep(0.2)
 
 
-async def _build(parts: Parts, puzzle: Puzzle, key: str) -> BuiltLayer:
-    home, given = parts.home, brought(parts.home, puzzle, parts.image.digest)
+async def _build(parts: Parts, puzzle: Puzzle, key: str, given: Made | None) -> BuiltLayer:
+    home = parts.home
+    if given is None and (path := brought(home, puzzle, parts.image.digest)):
+        given = Made(file=path)
     with step(f"Build puzzle {puzzle.name}" if given is None else f"Unpack {puzzle.name}"):
         await in_thread(file.sweep, home.tmp)
         await in_thread(file.require_free, home.tmp, _NEEDS, f"building {puzzle.name}")
@@ -180,8 +185,9 @@ async def _build(parts: Parts, puzzle: Puzzle, key: str) -> BuiltLayer:
                 head, warnings = await _build_new(parts, puzzle, work, made)
             else:
                 size = puzzle.manifest.machine.disk
-                head, warnings = await apply_layer(parts, given, made / "puzzle.qcow2", size), []
-                await in_thread(_copy, given, made / "puzzle.tar.zst")
+                head = await apply_layer(parts, given.file, made / "puzzle.qcow2", size)
+                warnings = [*given.warnings]
+                await in_thread(_copy, given.file, made / "puzzle.tar.zst")
             await in_thread(finish, made, key, head, warnings)
             await in_thread(file.publish, made, home.layers / key)
     built = load(home, key)

@@ -14,7 +14,7 @@ from bugbox.storage import disk, file
 from bugbox.storage.archive import ArchiveError, Limits, scan
 from bugbox.storage.layer_file import Head
 
-__all__ = ["BuiltLayer", "finish", "head_of", "load", "load_all"]
+__all__ = ["BuiltLayer", "Made", "finish", "head_of", "load", "load_all"]
 
 _FORMAT = 1
 
@@ -42,6 +42,15 @@ class BuiltLayer:
     def disk(self) -> Path:
         """The same as a qcow2 over the base image."""
         return self.folder / "puzzle.qcow2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A layer's file that another builder has made, not yet in the store."""
+
+    file: Path
+    #: What the layer could not take along, a sentence each.
+    warnings: tuple[str, ...] = ()
 
 
 def load(home: Home, key: str) -> BuiltLayer | None:

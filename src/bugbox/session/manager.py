@@ -251,7 +251,7 @@ class Manager:
             )
         if args.get("image"):
             return of_image(str(args["image"]))
-        where = catalogue.roots(self.settings.puzzles)
+        where = catalogue.roots(self.settings.puzzles, self.home)
         puzzle = catalogue.find(str(args["puzzle"]), where, Path("/"))
         seed, known = args.get("seed"), args.get("variants")
         return of_puzzle(puzzle, seed=None if seed is None else int(seed), known=known)

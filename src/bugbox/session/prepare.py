@@ -9,8 +9,10 @@ a base image for a bare machine.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import anyio
 
@@ -21,10 +23,12 @@ from bugbox.image.store import BuiltImage, BuiltKernel, Estimate
 from bugbox.paths import Home
 from bugbox.puzzle.definition import Puzzle
 from bugbox.session.builder import BuiltLayer, Parts, ensure_layer, find_layer
+from bugbox.session.container import built_in_container
 from bugbox.session.drivers import choose
 
-__all__ = ["Prepared", "ensure", "estimate", "find", "layer_parts"]
+__all__ = ["Builder", "Prepared", "ensure", "estimate", "find", "layer_parts"]
 
+Builder = Literal["vm", "docker"]
 Run = Callable[[Callable[[], Awaitable[BuiltLayer]]], BuiltLayer]
 
 _LAYER = Estimate(what="the puzzle's layer", download_bytes=0, disk_bytes=64 << 20, seconds=30)
@@ -71,6 +75,7 @@ def ensure(
     wanted: Puzzle | str,
     run: Run = anyio.run,
     booted: str = "",
+    builder: Builder = "vm",
 ) -> Prepared:
     """Build whatever is missing; two processes that want the same thing build it once.
 
@@ -84,7 +89,14 @@ def ensure(
     layer = None
     if isinstance(wanted, Puzzle):
         puzzle, driver = wanted, choose(home, settings)
-        layer = run(lambda: ensure_layer(home, settings, puzzle, image, kernel, initrd, driver))
+        with ExitStack() as stack:
+            given = None
+            if builder == "docker" and puzzle.build and find_layer(home, puzzle, image) is None:
+                factor = settings.timeout_factor
+                given = stack.enter_context(built_in_container(home, puzzle, image, factor=factor))
+            layer = run(
+                lambda: ensure_layer(home, settings, puzzle, image, kernel, initrd, driver, given)
+            )
     made = Prepared(kernel=kernel, initrd=initrd, image=image, layer=layer)
     if not booted:
         return made

@@ -13,16 +13,28 @@ import os
 import shutil
 from pathlib import Path
 
-from bugbox.errors import NotFound, StateError
+from bugbox.errors import CommandFailed, HostError, NotFound, StateError
 from bugbox.host.proc import Process, start_time
+from bugbox.image.docker import Engine
 from bugbox.paths import Home, SessionPaths
 from bugbox.session.record import Ledger, Phase, abandoned, ids, take_over
 from bugbox.storage.disks.choose import by_name
 from bugbox.storage.disks.layout import Place
 
-__all__ = ["collect", "end_vmm", "give_back", "give_back_soon", "place_of"]
+__all__ = [
+    "CONTAINER",
+    "collect",
+    "container_name",
+    "end_vmm",
+    "give_back",
+    "give_back_soon",
+    "place_of",
+]
 
 log = logging.getLogger(__name__)
+
+#: What a record holds when an engine has a container of ours; its `spec` says which engine.
+CONTAINER = "container"
 
 _KILL_TIMEOUT = 10.0
 
@@ -35,12 +47,19 @@ def place_of(paths: SessionPaths) -> Place:
 def give_back(ledger: Ledger) -> None:
     """End the machine, remove its sockets and its folder, in that order; let go of the lock."""
     give_back_soon(ledger)
+    if CONTAINER in ledger.record.holds:
+        Engine(env=ledger.record.spec["engine"]).remove(container_name(ledger.record.id))
     end_vmm(ledger.paths, ledger.record.process)
     if "disk" in ledger.record.holds:
         by_name(ledger.record.disk).give_back(place_of(ledger.paths))
     shutil.rmtree(ledger.paths.runtime, ignore_errors=True)
     _remove(ledger.paths)
     ledger.close()
+
+
+def container_name(id: str) -> str:
+    """Return the name of the container that a build has."""
+    return f"bugbox-{id}"
 
 
 def give_back_soon(ledger: Ledger) -> None:
@@ -87,7 +106,12 @@ def _collect_one(home: Home, id: str) -> bool:
         ledger.close()
         return False
     log.info("giving back %s, left %s by a process that died", id, ledger.record.phase)
-    give_back(ledger)
+    try:
+        give_back(ledger)
+    except (HostError, CommandFailed) as error:  # an engine that does not answer, for one
+        log.warning("%s cannot be given back yet: %s", id, error)
+        ledger.close()
+        return False
     return True
 
 
