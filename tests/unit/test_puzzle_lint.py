@@ -9,7 +9,7 @@ import pytest
 from bugbox.errors import UserError
 from bugbox.paths import shipped_puzzles
 from bugbox.puzzle.lint import Finding, lint
-from bugbox.puzzle.scaffold import create
+from bugbox.puzzle.scaffold import TEMPLATES, create
 
 
 @pytest.fixture
@@ -30,8 +30,9 @@ def rewrite(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_what_new_writes_is_clean(folder: Path) -> None:
-    assert lint(folder) == []
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_what_new_writes_is_clean(tmp_path: Path, template: str) -> None:
+    assert [str(each) for each in lint(create(tmp_path, "demo", template))] == []
 
 
 @pytest.mark.parametrize("manifest", sorted(shipped_puzzles().glob("*/puzzle.yaml")))

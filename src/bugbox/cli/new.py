@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from bugbox.cli.out import document, say
 from bugbox.puzzle.scaffold import create
@@ -11,17 +12,24 @@ from bugbox.puzzle.scaffold import create
 __all__ = ["new"]
 
 
-def new(name: str, /, *, json: bool = False) -> int:
+def new(
+    name: str,
+    /,
+    *,
+    template: Literal["permission", "disk", "service", "network"] = "permission",
+    json: bool = False,
+) -> int:
     """Make a folder with a small puzzle that builds, breaks and can be solved.
 
     Args:
         name: The puzzle's name, which is the folder's too.
+        template: What kind of fault to start from.
         json: Print one JSON document.
     """
-    folder = create(Path.cwd(), name)
+    folder = create(Path.cwd(), name, template)
     if json:
         document({"name": name, "folder": str(folder)})
     else:
         say(f"{folder} is there; next:")
-        say(f"  cd {name}; bugbox lint; bugbox play")
+        say(f"  cd {name}; bugbox test; bugbox play")
     return 0

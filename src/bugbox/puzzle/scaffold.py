@@ -17,13 +17,20 @@ from bugbox.errors import UserError
 from bugbox.puzzle.keys import PATTERNS
 from bugbox.puzzle.text import one_line
 
-__all__ = ["create"]
+__all__ = ["TEMPLATES", "create"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
 
 
-def create(parent: Path, name: str) -> Path:
+#: What one may start from; each is a folder of `template/`. The first is the usual one.
+TEMPLATES = ("permission", "disk", "service", "network")
+
+
+def create(parent: Path, name: str, template: str = TEMPLATES[0]) -> Path:
     """Write the folder `name` in `parent` and return it; UserError when that cannot be."""
+    if template not in TEMPLATES:
+        hint = f"they are {', '.join(TEMPLATES)}"
+        raise UserError(f"there is no template {one_line(template, 80)}", hint=hint)
     if not _NAME.fullmatch(name):
         raise _no_name(name)
     folder = parent / name
@@ -32,7 +39,7 @@ def create(parent: Path, name: str) -> Path:
     try:
         draft = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
         try:
-            _copy(files("bugbox.puzzle") / "template", draft, name)
+            _copy(files("bugbox.puzzle") / "template" / template, draft, name)
             draft.chmod(0o755)
             draft.rename(folder)
         except BaseException:

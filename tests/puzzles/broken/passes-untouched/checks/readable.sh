@@ -1,0 +1,2 @@
+#!/bin/sh
+[ -d /srv/report ] || fail "There is no /srv/report any more."
