@@ -22,7 +22,7 @@ __all__ = ["LATER", "app", "commands", "run"]
 
 #: Verbs that are named already and come later.
 LATER = (
-    "undo", "checkpoint", "fork", "forward", "pause", "dev", "diff", "import",
+    "undo", "checkpoint", "fork", "pause", "dev", "diff", "import",
     "boot tune", "serve", "image export",
 )  # fmt: skip
 
@@ -64,7 +64,8 @@ def _family(group: cyclopts.Group, name: str, about: str, **children: str) -> No
 _group("People who learn", "list", "show", "play", "check", "hint", "solution", "reset")
 _group(
     "People who work with machines",
-    "start", "shell", "cp", "console", "logs", "ps", "resume", "stop", "doctor", "debug", "gc",
+    "start", "shell", "cp", "forward",
+    "console", "logs", "ps", "resume", "stop", "doctor", "debug", "gc",
 )  # fmt: skip
 _authors = _group(
     "People who write puzzles", "new", "lint", "build", "test", "schema", "pack", "add"

@@ -64,7 +64,7 @@ class Input:
 
 
 async def command(client: Client, running: Command, info: Mapping[str, Any]) -> None:
-    """Serve the verb `exec`. The command is killed when the client hangs up."""
+    """Serve the verbs `exec` and `dial`. The command is killed when the client hangs up."""
     typed = Input(client)
 
     async def feed() -> None:

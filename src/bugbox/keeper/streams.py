@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs that end in a stream: exec, terminal, attach, console, put, get."""
+"""The verbs that end in a stream: exec, terminal, attach, console, dial, put, get."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bugbox.errors import UserError
 from bugbox.keeper import pump
 from bugbox.keeper.wire import Client
 from bugbox.session.manager import Manager
+from bugbox.session.ports import port_of
 from bugbox.session.session import Session
 from bugbox.session.terminal import Login, Seat
 
@@ -73,6 +74,13 @@ async def _console(manager: Manager, client: Client, args: Args) -> None:
         await pump.follow(client, parts)
 
 
+async def _dial(manager: Manager, client: Client, args: Args) -> None:
+    session = (await manager.find(args.get("id"))).session
+    port = port_of(session.plan, args.get("port"))["port"]
+    running = await (await session.lifeline()).dial(port)
+    await pump.command(client, running, {"id": session.id, "port": port})
+
+
 async def _put(manager: Manager, client: Client, args: Args) -> None:
     session = (await manager.find(args.get("id"))).session
     lifeline = await session.lifeline()
@@ -131,6 +139,7 @@ STREAMS: dict[str, Callable[[Manager, Client, Args], Awaitable[None]]] = {
     "terminal": _terminal,
     "attach": _attach,
     "console": _console,
+    "dial": _dial,
     "put": _put,
     "get": _get,
 }

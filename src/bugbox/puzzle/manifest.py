@@ -170,11 +170,15 @@ class Access(Model):
 class Port(Model):
     """A port that `forward` and `serve` may open."""
 
-    name: Line = key("text", "Its name.")
-    port: Annotated[Count, limited(1, 65535)] = key(between(1, 65535), "TCP port in the guest.")
-    protocol: Literal["tcp", "http"] = key("`tcp` or `http`", "What it speaks.", default="tcp")
-    path: Line | None = key("text", "Path of its page.", default=None)
-    show: Flag = key("flag", "Whether the learner is told.", default=False)
+    name: CheckId = key("slug", "Its name, which `forward` takes too.", reader="forward")
+    port: Annotated[Count, limited(1, 65535)] = key(
+        between(1, 65535), "TCP port on the guest's 127.0.0.1.", reader="forward"
+    )
+    protocol: Literal["tcp", "http"] = key(
+        "`tcp` or `http`", "What it speaks.", reader="forward", default="tcp"
+    )
+    path: Line | None = key("text", "Path of its page.", reader="forward", default=None)
+    show: Annotated[Flag, NEVER] = key("flag", "Whether the learner is told.", default=False)
 
 
 class Variant(Model):
@@ -384,7 +388,9 @@ class Manifest(Model):
         "flag", "Whether `bugbox` can be typed in the guest.", reader="session", default=True
     )
     access: Annotated[Access, NEVER] = key("mapping", "Ways in.", default=Access())
-    ports: Annotated[tuple[Port, ...], NEVER] = key("list", "Ports to open.", default=())
+    ports: Annotated[tuple[Port, ...], Field(max_length=32)] = key(
+        "list, up to 32", "Ports that `forward` may open.", reader="forward", default=()
+    )
     variants: dict[VariantName, Variant] = key(
         "mapping",
         "Values that differ: `{{NAME}}` in texts, `$PUZZLE_NAME` in scripts.",

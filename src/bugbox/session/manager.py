@@ -33,6 +33,7 @@ from bugbox.session.drivers import choose
 from bugbox.session.evidence import debug, logs
 from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.pool import Pool
+from bugbox.session.ports import port_of
 from bugbox.session.provision import Bring, Host, bring_up, provision
 from bugbox.session.reaper import collect
 from bugbox.session.session import Session
@@ -74,6 +75,7 @@ class Manager:
             "ps": self._ps,
             "logs": self._logs,
             "debug": self._debug,
+            "forward": self._forward,
             "drain": self._drain,
             "boot": self._boot,
         }
@@ -327,6 +329,10 @@ class Manager:
         which = str(args.get("which") or "console")
         id = "" if which == "keeper" else (await self.find(args.get("id"))).session.id
         return await in_thread(logs, self.home, id, which)
+
+    async def _forward(self, args: Mapping[str, Any]) -> Any:
+        session = (await self.find(args.get("id"))).session
+        return {"id": session.id, **port_of(session.plan, args.get("port"))}
 
     async def _debug(self, args: Mapping[str, Any]) -> Any:
         session = (await self.find(args.get("id"))).session
