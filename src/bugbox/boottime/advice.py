@@ -38,6 +38,10 @@ class Finding:
     phase: PhaseName
     #: What took the time, as far as the log tells.
     what: str
+    #: The initcall, the probed device or the unit; empty for a silence.
+    name: str = ""
+    #: The module an initcall is in.
+    module: str = ""
     #: Lines of the log that show it: (number, text).
     evidence: tuple[tuple[int, str], ...] = ()
     #: None: unknown; `advice` then says how to find out.
@@ -181,6 +185,8 @@ def _of_call(call: Initcall, timeline: Timeline) -> Finding:
         seconds=call.seconds,
         phase=timeline.phase_at(call.start),
         what=what,
+        name=call.name if call.kind == "initcall" else "",
+        module=call.module,
         evidence=_evidence(*lines[-1:]),
         rule=rule,
         advice="" if rule else _about_call(call),
@@ -226,6 +232,7 @@ def _of_unit(unit: Unit, timeline: Timeline) -> Finding:
         seconds=unit.seconds,
         phase=timeline.phase_at(unit.start),
         what=f"{unit.name}{' (failed)' if unit.failed else ''}",
+        name=unit.name,
         evidence=_evidence(*said[:1], *said[-1:]) if len(said) > 1 else _evidence(*said),
         rule=rule,
         advice="" if rule else _about_unit(unit),

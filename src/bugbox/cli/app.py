@@ -23,7 +23,7 @@ __all__ = ["LATER", "app", "commands", "run"]
 #: Verbs that are named already and come later.
 LATER = (
     "undo", "checkpoint", "fork", "pause", "dev", "diff", "import",
-    "boot tune", "serve", "image export",
+    "serve", "image export",
 )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ _family(
     _parts, "kernel", "Kernels.",
     list="list_", show="show", build="build", compare="compare",
 )  # fmt: skip
-_family(_parts, "boot", "Where a boot's time goes.", report="report")
+_family(_parts, "boot", "Where a boot's time goes.", report="report", tune="tune")
 
 
 def run(argv: Sequence[str]) -> int:

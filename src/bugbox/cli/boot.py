@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bugbox boot: where a boot's time goes, and why."""
+"""bugbox boot: where a boot's time goes, and why; and what makes it shorter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bugbox.cli.ask import ask
 from bugbox.cli.out import complain, document, printable, say
 from bugbox.errors import UserError
 
-__all__ = ["of_session", "report"]
+__all__ = ["of_session", "report", "tune"]
 
 #: More than any console log that a person would look at.
 _LARGEST = 64 << 20
@@ -119,3 +119,34 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def tune(
+    *,
+    image: str = "debian-12",
+    kernel: str | None = None,
+    rounds: int = 4,
+    minutes: int = 30,
+    again: bool = False,
+    json: bool = False,
+) -> int:
+    """Try kernel arguments against the clock, one by one, and tell which ones help.
+
+    Candidates are a table of known arguments, and whatever took long in a boot with initcall_debug:
+    such an initcall, module or unit is left out once. Boots with and without are made in turn; what
+    helps beyond the noise is told, with its price. Nothing is changed. What was learnt is kept: the
+    same command goes on from there.
+
+    Args:
+        image: The base image to boot.
+        kernel: A kernel of the store. Without it, the default.
+        rounds: How many pairs of boots an argument gets.
+        minutes: Stop after so many minutes.
+        again: Forget what was learnt.
+        json: Print one JSON document.
+    """
+    from bugbox.cli import tuning  # boots machines: only when asked for
+
+    if not 2 <= rounds <= 50 or not 1 <= minutes <= 24 * 60:
+        raise UserError("--rounds: 2 to 50; --minutes: 1 to 1440")
+    return tuning.run(image, kernel, rounds, minutes, again=again, json=json)

@@ -243,7 +243,8 @@ class Manager:
         kernel = str(args.get("kernel") or "")
         if kernel:  # written down by its release, so that a reset takes the same one
             kernel = store.kernel_named(self.home, kernel).release
-        return replace(self._wished(args), kernel=kernel)
+        extra = tuple(str(arg) for arg in args.get("kernel_args", ()))
+        return replace(self._wished(args), kernel=kernel, kernel_args=extra)
 
     def _wished(self, args: Mapping[str, Any]) -> Plan:
         if args.get("lab"):

@@ -32,6 +32,8 @@ class Plan:
     template: bool = False
     #: A kernel of the store by its release; empty: Debian's newest, which also builds.
     kernel: str = ""
+    #: Added to the kernel's arguments; one of the same name replaces ours.
+    kernel_args: tuple[str, ...] = ()
     #: Disks that come with the session, by name: raw images that it writes a copy of its own over.
     carried: tuple[tuple[str, Path], ...] = ()
     #: The session's variants, by name.

@@ -244,7 +244,7 @@ def spec_of(
             vmlinux=parts.kernel.vmlinux,
             initrd=parts.initrd,
             release=parts.kernel.release,
-            extra_args=disk.kernel_args,
+            extra_args=(*disk.kernel_args, *plan.kernel_args),
         ),
         drives=(
             *(_drive(part) for part in disk.parts),
