@@ -305,7 +305,7 @@ def test_nobody_reads(keeper: FakeKeeper) -> None:
         (["start", "--colt"], "--cold"),
         (["show", "red-me"], "did you mean read-me?"),
         (["undo"], "not there yet"),
-        (["kernel", "build"], "not there yet"),
+        (["image", "export"], "not there yet"),
         (["ps", "--", "x"], "nothing after `--`"),
         (["play", "read-me"], "use --demo or start"),
         (["shell", "-t", "--", "vim"], "not a terminal"),
