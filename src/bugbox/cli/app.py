@@ -22,7 +22,7 @@ __all__ = ["LATER", "app", "commands", "run"]
 
 #: Verbs that are named already and come later.
 LATER = (
-    "undo", "checkpoint", "fork", "pause", "dev", "diff", "import",
+    "undo", "checkpoint", "fork", "pause", "import",
     "serve", "image export",
 )  # fmt: skip
 
@@ -68,8 +68,9 @@ _group(
     "console", "logs", "ps", "resume", "stop", "doctor", "debug", "gc",
 )  # fmt: skip
 _authors = _group(
-    "People who write puzzles", "new", "lint", "build", "test", "schema", "pack", "add"
-)
+    "People who write puzzles",
+    "new", "lint", "build", "test", "dev", "diff", "schema", "pack", "add",
+)  # fmt: skip
 _family(_authors, "bundle", "Puzzles for a room without a network.", save="save", load="load")
 _parts = _group("People who look after the parts", "keeper", "lab", "completion")
 _family(

@@ -37,6 +37,7 @@ PACKAGES = {
     "bison": "bison",
     "busybox": "busybox-static",
     "dmsetup": "dmsetup",
+    "debugfs": "e2fsprogs",
     "docker": "docker.io",
     "flex": "flex",
     "gcc": "gcc",
