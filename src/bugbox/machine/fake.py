@@ -367,6 +367,7 @@ class _Process:
         for fault in faults:
             if fault.startswith("fake.boot_id="):
                 self.guest.boot_id = fault.partition("=")[2]
+                self.guest.copied = True
         self.guest.on_shutdown = lambda name: self.power(name)
         self.state = "running"
         self.writers: set[asyncio.StreamWriter] = set()

@@ -150,6 +150,8 @@ class FakeGuest:
         self._ports: dict[int, _Port] = {}
         self._terminals: dict[str, _Terminal] = {}
         self._counter = 0
+        #: It is a clone, so its terminals are those of another process.
+        self.copied = False
         #: Its wall clock minus the host's, ns.
         self.clock_offset = 0
         self._serving: set[asyncio.Task[None]] = set()
@@ -441,6 +443,9 @@ class FakeGuest:
 
     async def _attach(self, port: _Port) -> int:
         terminal = self._terminals.get(port.fields.text(Tag.TERMINAL))
+        if terminal is None and self.copied:
+            # A process cannot be copied: a new shell stands for the one of the saved machine.
+            return await self._terminal(port)
         if terminal is None:
             raise OSError(2, "no such terminal", "attach")
         return await self._use(terminal, port)

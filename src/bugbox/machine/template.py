@@ -18,7 +18,7 @@ from typing import Any
 __all__ = ["FORMAT", "Manifest", "Part", "Snapshot", "key_of", "parse"]
 
 #: Changes when an older template must not be used any more.
-FORMAT = 1
+FORMAT = 2
 #: What a template consists of: memory, device state, disk, and an empty disk over that one.
 PARTS = ("ram", "state", "disk.qcow2", "clone.qcow2")
 
@@ -55,6 +55,8 @@ class Manifest:
     hostname: str
     #: Kinds of SSH host keys it had made, such as "ed25519"; a clone gets its own.
     host_keys: tuple[str, ...]
+    #: Id of a login of the learner's that waits at its prompt, to answer in a clone and end.
+    login: str
     #: Units that had failed, as the puzzle wants it.
     degraded: tuple[str, ...]
     #: Seconds since 1970, for people.

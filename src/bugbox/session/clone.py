@@ -24,7 +24,7 @@ from bugbox.session.logs import console_tail
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Host, ready_for_clone
-from bugbox.session.ready import Boot, log_in, run_script, wait_for_ready_script
+from bugbox.session.ready import Boot, answer, come_back, run_script, wait_for_ready_script
 from bugbox.session.record import Ledger
 from bugbox.session.stopwatch import Stopwatch
 from bugbox.session.template import Adopted, Stored
@@ -76,7 +76,7 @@ async def _answered(
             with watch.stage("ready"):
                 await wait_for_ready_script(boot, plan.ready, env=plan.env)
     with watch.stage("login"):
-        await log_in(boot, plan.user)
+        await answer(boot, await come_back(boot, of.manifest.login))
     await machine.reached(State.READY)
     hello = machine.lifeline.hello
     await in_thread(

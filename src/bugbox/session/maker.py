@@ -27,11 +27,12 @@ from bugbox.host.proc import Process
 from bugbox.machine.driver import Machine
 from bugbox.machine.template import Manifest
 from bugbox.session import template
-from bugbox.session.clone import clone_up
+from bugbox.session.clone import boot_of, clone_up
 from bugbox.session.identity import clock_offset, host_keys, hostname
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Host, bring_up
+from bugbox.session.ready import sit_down
 from bugbox.session.reaper import give_back
 from bugbox.session.record import Ledger, claim
 from bugbox.session.stopwatch import Stopwatch
@@ -82,7 +83,9 @@ async def _save(
         machine = await bring_up(ledger, whole, parts, host, Stopwatch(), ram=ram)
         try:
             with step("Wait until it is idle"):
-                manifest = await _describe(machine, ledger, plan)
+                # In a clone nothing is translated yet and a login takes long; this one waits.
+                login = await sit_down(boot_of(machine, ledger, plan, host), plan.user)
+                manifest = await _describe(machine, ledger, plan, login.id)
                 await machine.lifeline.sync()
                 await _until_idle(machine.process, host.settings.timeout_factor)
             state = await machine.save()
@@ -94,7 +97,7 @@ async def _save(
         return manifest, state
 
 
-async def _describe(machine: Machine, ledger: Ledger, plan: Plan) -> Manifest:
+async def _describe(machine: Machine, ledger: Ledger, plan: Plan, login: str) -> Manifest:
     name = await hostname(machine.lifeline)
     return Manifest(
         key="",
@@ -103,6 +106,7 @@ async def _describe(machine: Machine, ledger: Ledger, plan: Plan) -> Manifest:
         clock_offset_ns=await clock_offset(machine.lifeline),
         hostname="" if name == ledger.record.id else name,
         host_keys=await host_keys(machine.lifeline),
+        login=login,
         degraded=ledger.record.degraded,
         made=time.time(),
     )

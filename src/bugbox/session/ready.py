@@ -25,6 +25,7 @@ from bugbox.puzzle.text import one_line, printable
 __all__ = [
     "Boot",
     "answer",
+    "come_back",
     "hang_up",
     "log_in",
     "run_script",
@@ -179,6 +180,17 @@ async def sit_down(boot: Boot, user: str) -> Terminal:
         raise boot.failed(f"{user} cannot log in: {error}") from error
     await _asked(boot, terminal, "", prompted=False)
     return terminal
+
+
+async def come_back(boot: Boot, id: str) -> Terminal:
+    """Attach to a login that `sit_down` made, in the machine that was copied since."""
+    try:
+        async with asyncio.timeout(max(boot.left, 0.1)):
+            return await boot.lifeline.attach(id, _LOGIN_ROWS, _LOGIN_COLS)
+    except TimeoutError:
+        raise boot.failed("the login that waits was not found in time") from None
+    except GuestError as error:
+        raise boot.failed(f"the login that waits is not there: {error}") from error
 
 
 async def answer(boot: Boot, terminal: Terminal) -> None:

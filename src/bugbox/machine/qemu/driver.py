@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -30,6 +31,9 @@ from bugbox.paths import Home
 
 __all__ = ["QemuDriver"]
 
+#: How long a look at the counter's rate is good, asleep or awake.
+_TSC_SECONDS = 60.0
+
 
 class QemuDriver:
     """Machines of QEMU's `microvm` type, under KVM where it works and emulated elsewhere."""
@@ -40,6 +44,8 @@ class QemuDriver:
         self.home = home
         self.settings = settings
         self._platform: Platform | None = None
+        #: The counter's rate, and when it was looked at: a look takes a hundredth of a second.
+        self._measured: tuple[int | None, float] | None = None
         self._probing = asyncio.Lock()
 
     @property
@@ -83,7 +89,11 @@ class QemuDriver:
     async def _tsc_khz(self, platform: Platform) -> int | None:
         if platform.accel != "tcg":
             return None
-        return await in_thread(host_tsc_khz, self.home.cache / "tsc.json")
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if self._measured is None or now - self._measured[1] > _TSC_SECONDS:
+            khz = await in_thread(host_tsc_khz, self.home.cache / "tsc.json")
+            self._measured = (khz, now)
+        return self._measured[0]
 
     async def _run(
         self,
