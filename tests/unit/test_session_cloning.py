@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,27 @@ from session_world import MANIFEST, World, run, world
 
 from bugbox.errors import GuestError, HostError
 from bugbox.events import Event, Notice, listening
+from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.session import template
 from bugbox.session.cloning import Cloning, ingredients
+from bugbox.session.identity import clock_offset, set_clock
 from bugbox.session.manager import Manager
 from bugbox.session.plan import Plan
+from bugbox.session.provision import provision
+from bugbox.session.reaper import give_back
+from bugbox.session.stopwatch import Stopwatch
 from bugbox.session.template import Stored
+
+
+@asynccontextmanager
+async def booted(made: World) -> AsyncIterator[Lifeline]:
+    """The lifeline of a fake machine that is ready."""
+    ledger, machine = await provision(made.plan(), made.parts, made.host, Stopwatch())
+    try:
+        yield machine.lifeline
+    finally:
+        await machine.stop(0.0)
+        give_back(ledger)
 
 
 @pytest.fixture
@@ -122,6 +139,31 @@ def test_a_clone_that_cannot_be_rejuvenated_is_not_published(made: World, call: 
         make(made)
     assert list(made.home.templates.iterdir()) == []
     assert made.leftovers() == []
+
+
+def test_a_template_that_cannot_be_made_is_not_tried_at_every_start(made: World) -> None:
+    made.write("break.sh", '#!/bin/sh\necho entropy > "$FAKE_ROOT/refuse"\n')
+
+    async def work() -> None:
+        cloning = Cloning(made.home)
+        with pytest.raises(GuestError):
+            await cloning.make(made.plan(), made.parts, made.host)
+        assert await cloning.make(made.plan(), made.parts, made.host) is None
+
+    run(work)
+
+
+def test_a_clock_that_a_puzzle_set_wrong_stays_wrong_by_as_much(made: World) -> None:
+    hour = 3600 * 10**9
+
+    async def offset(wrong_ns: int) -> int:
+        async with booted(made) as lifeline:
+            await set_clock(lifeline, wrong_ns)
+            return await clock_offset(lifeline)
+
+    assert run(offset, 0) == 0
+    assert run(offset, 10**8) == 0  # the clock of a machine that was slow to be told
+    assert abs(run(offset, -hour) + hour) < 10**9
 
 
 def spoil(stored: Stored, name: str, change: str) -> None:

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Templates whose memory is kept at hand; the one cloned longest ago is let go of.
 _ADOPTED = 4
+#: Seconds until a template that could not be made is tried again.
+_PATIENCE = 600.0
 
 
 class Cloning:
@@ -51,6 +53,8 @@ class Cloning:
         self._adopted: dict[str, Adopted] = {}
         self._adopting = anyio.Lock()
         self._making = anyio.Lock()
+        #: Keys of templates that could not be made, and when: not tried again at every start.
+        self._hopeless: dict[str, float] = {}
 
     def close(self) -> None:
         """Let go of all of them."""
@@ -74,7 +78,10 @@ class Cloning:
         return await bring_up(ledger, plan, parts, host, watch)
 
     async def make(self, plan: Plan, parts: Prepared, host: Host) -> Stored | None:
-        """Make the template of `plan` unless there is one; None where the driver cannot clone."""
+        """Make the template of `plan` unless there is one; None where that cannot be.
+
+        It cannot where the driver does not clone, and for a while after it has failed.
+        """
         if not host.driver.abilities.clone:
             return None
         mixed = await ingredients(plan, parts, host)
@@ -82,8 +89,14 @@ class Cloning:
         # One at a time in one process, so that learners' machines come first; and once in all.
         async with self._making, alone(self.home, "template", f"the template of {plan.name}"):
             found = await in_thread(template.find, self.home, key)
+            if found is None and anyio.current_time() < self._hopeless.get(key, 0.0):
+                return None
             if found is None:
-                found = await maker.make(key, mixed, plan, parts, host)
+                try:
+                    found = await maker.make(key, mixed, plan, parts, host)
+                except BugboxError:
+                    self._hopeless[key] = anyio.current_time() + _PATIENCE
+                    raise
                 space = host.settings.templates_space << 20
                 await in_thread(template.collect, self.home, space, found.name)
             return found
