@@ -24,7 +24,9 @@ __all__ = [
     "listening",
     "notice",
     "progress",
+    "span",
     "step",
+    "tracing",
 ]
 
 
@@ -67,6 +69,9 @@ Listener = Callable[[Event], None]
 _listener: ContextVar[Listener | None] = ContextVar("bugbox_listener", default=None)
 
 
+_spans: ContextVar[list[tuple[str, float, float]] | None] = ContextVar("bugbox_spans", default=None)
+
+
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Send every event emitted inside the block (and in tasks started in it) to `listener`."""
@@ -92,6 +97,29 @@ def notice(text: str) -> None:
 def progress(title: str, done: int, total: int = 0, unit: str = "") -> None:
     """Emit how far `title` is."""
     emit(Progress(title=title, done=done, total=total, unit=unit))
+
+
+@contextmanager
+def tracing() -> Iterator[list[tuple[str, float, float]]]:
+    """Collect the spans of the block, and of tasks started in it: name, begin, end (monotonic)."""
+    spans: list[tuple[str, float, float]] = []
+    token = _spans.set(spans)
+    try:
+        yield spans
+    finally:
+        _spans.reset(token)
+
+
+@contextmanager
+def span(name: str) -> Iterator[None]:
+    """Note when the block began and ended, if anybody traces."""
+    spans = _spans.get()
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        if spans is not None:
+            spans.append((name, begun, time.monotonic()))
 
 
 @contextmanager

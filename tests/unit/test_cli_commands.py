@@ -48,6 +48,18 @@ def test_start_prints_one_document(keeper: FakeKeeper) -> None:
     assert verb == "start" and args["cold"] is True and args["puzzle"].endswith("/puzzles/read-me")
 
 
+def test_start_draws_where_its_time_went(keeper: FakeKeeper, tmp_path: Path) -> None:
+    spans = [{"name": "vmm: load", "begin": 10.0, "end": 10.25}]
+    keeper.verbs["start"] = lambda talk, _: talk.result(STARTED | {"clone": True, "trace": spans})
+    picture = tmp_path / "start.svg"
+    done = bugbox("start", "read-me", "--json", "--trace", str(picture))
+    assert json.loads(done.stdout) == STARTED | {"clone": True}
+    assert keeper.asked[0][1]["trace"] is True
+    told = picture.read_text()
+    assert "read-me-3f9k, a clone" in told and "vmm: load" in told and "250.0 ms" in told
+    assert "command: until it asks" in told
+
+
 def test_start_for_people(keeper: FakeKeeper) -> None:
     keeper.verbs["start"] = lambda talk, _: talk.result(STARTED)
     done = bugbox("start", "read-me")

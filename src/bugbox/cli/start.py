@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from os import sysconf
+from pathlib import Path
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 from typing import Any, Literal
 
 from bugbox.cli.ask import ask, puzzle_ref
@@ -24,6 +27,7 @@ def start(
     kernel: str | None = None,
     no_build: bool = False,
     no_keeper: bool = False,
+    trace: str | None = None,
     json: bool = False,
 ) -> int:
     """Boot a puzzle's machine and leave it running.
@@ -40,6 +44,7 @@ def start(
         kernel: Boot this kernel of the store: a release, a profile, or the start of a digest.
         no_build: Fail when something would have to be built first.
         no_keeper: Do it in this process, without the keeper.
+        trace: Write a picture (SVG) of where this start's time went to this file.
         json: Print one JSON document.
     """
     if image is not None and name is not None:
@@ -50,7 +55,12 @@ def start(
         args["seed"] = seed
     if kernel is not None:
         args["kernel"] = kernel
+    if trace is not None:
+        args["trace"] = True
+    asked = monotonic()
     answer = begin(args, no_build=no_build, alone=no_keeper)
+    if trace is not None:
+        _draw(trace, answer, asked)
     if json:
         document(answer)
         return 0
@@ -58,6 +68,22 @@ def start(
     say(f"{paint(answer['id'], 'bold')} is {answer['state']} after {duration(seconds)}")
     say(f"  bugbox shell {answer['id']}")
     return 0
+
+
+def _draw(path: str, answer: dict[str, Any], asked: float) -> None:
+    from bugbox.boottime.trace import draw  # only where a picture is wanted
+
+    ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+    # Of the clock that counts from the host's boot, also while it slept.
+    slept = clock_gettime(CLOCK_BOOTTIME) - monotonic()
+    begun = ticks / sysconf("SC_CLK_TCK") - slept
+    spans = [
+        *answer.pop("trace"),
+        {"name": "command: until it asks", "begin": begun, "end": asked},
+        {"name": "keeper: until it answered", "begin": asked, "end": monotonic()},
+    ]
+    kind = "clone" if answer["clone"] else "boot"
+    Path(path).write_text(draw(f"{answer['id']}, a {kind}", spans))
 
 
 def begin(args: dict[str, Any], *, no_build: bool = False, alone: bool = False) -> dict[str, Any]:

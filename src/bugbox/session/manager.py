@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 
 from bugbox.config import Settings
 from bugbox.errors import BugboxError, NotBuilt, NotFound, UserError
+from bugbox.events import tracing
 from bugbox.host.bridge import in_thread
 from bugbox.image import store
 from bugbox.machine.driver import Driver
@@ -182,6 +183,13 @@ class Manager:
     # Verbs.
 
     async def _start(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        if not args.get("trace"):
+            return await self._start_one(args)
+        with tracing() as spans:
+            answer = await self._start_one(args)
+        return answer | {"trace": [{"name": n, "begin": b, "end": e} for n, b, e in spans]}
+
+    async def _start_one(self, args: Mapping[str, Any]) -> dict[str, Any]:
         watch = Stopwatch()
         with watch.stage("find"):
             plan = await in_thread(self._plan, args)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bugbox.events import span
+
 __all__ = ["Stopwatch"]
 
 
@@ -22,7 +24,8 @@ class Stopwatch:
         """Count what happens inside as `name`."""
         begun = time.monotonic()
         try:
-            yield
+            with span(name):
+                yield
         finally:
             self._stages[name] = self._stages.get(name, 0.0) + time.monotonic() - begun
 

@@ -12,7 +12,7 @@ import anyio
 
 from bugbox.config import Settings
 from bugbox.errors import BootFailed, GuestError, HostError, MachineLost
-from bugbox.events import notice
+from bugbox.events import notice, span
 from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process
 from bugbox.machine.cmdline import kernel_args
@@ -114,19 +114,22 @@ class QemuDriver:
 
         machine: QemuMachine | None = None
         try:
-            await in_thread(
-                launch,
-                spec,
-                platform,
-                program=self.settings.qemu,
-                append=append,
-                started=spawned,
-                ram=ram,
-                state=state,
-            )
+            with span("vmm: start"):
+                await in_thread(
+                    launch,
+                    spec,
+                    platform,
+                    program=self.settings.qemu,
+                    append=append,
+                    started=spawned,
+                    ram=ram,
+                    state=state,
+                )
             machine = self._machine(spec, taken[0], State.BOOTING)
-            await machine.attach()
-            await begin(machine)
+            with span("vmm: monitor"):
+                await machine.attach()
+            with span("vmm: load" if state is not None else "vmm: go"):
+                await begin(machine)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 died = await _take_back(machine, taken)
