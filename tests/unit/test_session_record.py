@@ -51,8 +51,6 @@ def test_what_is_written_is_read_back(home: Home) -> None:
     found = load(home, ledger.record.id)
     assert found == ledger.record
     assert found.holds == ("sockets", "disk")
-    ledger.gave_back("disk")
-    assert load(home, ledger.record.id).holds == ("sockets",)
 
 
 def test_a_failed_write_leaves_the_old_record(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

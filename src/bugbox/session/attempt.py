@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
 
 from bugbox.errors import BugboxError, GuestError, MachineLost, StateError, UserError
+from bugbox.events import notice
 from bugbox.host.bridge import in_thread
 from bugbox.machine.state import State
 from bugbox.paths import Home
@@ -24,6 +26,8 @@ from bugbox.session.record import Record
 from bugbox.session.session import Session
 
 __all__ = ["Attempt", "verdict"]
+
+log = logging.getLogger(__name__)
 
 #: A person types a verb a few times a minute; a loop in the guest does not get more than that.
 _BURST = 5
@@ -51,19 +55,32 @@ class Attempt:
         """Run the checks; there is a verdict also when the machine no longer answers."""
         async with self._checking:
             report = await verdict(self.session, self.puzzle)
-            await in_thread(self._remember, report)
+            await self._noted(lambda: self._remember(report))
         return report.as_json()
+
+    async def _noted(self, write: Callable[[], object]) -> None:
+        """Write something down; a full disk costs the learner neither verdict nor hint."""
+        try:
+            await in_thread(write)
+        except (OSError, StateError) as error:
+            log.warning("%s: not written down: %s", self.session.id, error)
+            notice(f"this is not remembered: {error}")
 
     def _remember(self, report: Report) -> None:
         ledger = self.session.ledger
-        record = ledger.record
-        changes: dict[str, Any] = {"checks_run": record.checks_run + 1}
-        if report.solved is False:
-            changes["checks_failed"] = record.checks_failed + 1
-        first = report.solved is True and not record.solved_after
-        if first:
-            changes["solved_after"] = max(0.001, time.time() - record.started)
-        record = ledger.write(**changes)
+        first = False
+
+        def counted(record: Record) -> dict[str, Any]:
+            nonlocal first
+            changes: dict[str, Any] = {"checks_run": record.checks_run + 1}
+            if report.solved is False:
+                changes["checks_failed"] = record.checks_failed + 1
+            first = report.solved is True and not record.solved_after
+            if first:
+                changes["solved_after"] = max(0.001, time.time() - record.started)
+            return changes
+
+        record = ledger.update(counted)
         if first:
             _note_solved(self.session.host.home, record)
 
@@ -88,7 +105,7 @@ class Attempt:
         told = {hint.n for hint in hints if hint.text is not None}
         if not told <= set(record.hints):
             seen = tuple(sorted(told | set(record.hints)))
-            await in_thread(self.session.ledger.write, hints=seen)
+            await self._noted(lambda: self.session.ledger.write(hints=seen))
         return [hint.as_json() for hint in hints] if all else hints[0].as_json()
 
     async def solution(self, *, give_up: bool = False) -> dict[str, Any]:
@@ -100,7 +117,7 @@ class Attempt:
                 hint=f"bugbox solution {record.id} --give-up shows it anyway",
             )
         if not record.solved_after and not record.gave_up:
-            await in_thread(self.session.ledger.write, gave_up=True)
+            await self._noted(lambda: self.session.ledger.write(gave_up=True))
         solve = puzzle.solve.text.decode(errors="replace") if puzzle.solve else ""
         return {
             "id": record.id,

@@ -10,7 +10,7 @@ Use it as `async with Manager(home, settings) as manager`, under anyio's cancel 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Manager:
         self._lasting = lasting
         self.settings = settings
         self._attempts: dict[str, Attempt] = {}
+        #: Sessions that could not be adopted, and when their records were last written then.
+        self._in_vain: dict[str, int] = {}
         self._adopting = anyio.Lock()
         self._cloning = Cloning(home)
         self._pool = Pool(settings, self._cloning, self._spawn)
@@ -91,8 +93,14 @@ class Manager:
         assert self._tasks is not None
         with anyio.CancelScope(shield=True):
             for attempt in self._attempts.values():
-                await attempt.session.release()
-            await self._pool.aclose()
+                try:
+                    await attempt.session.release()
+                except Exception:
+                    log.exception("%s: not let go of in good order", attempt.session.id)
+            try:
+                await self._pool.aclose()
+            except Exception:
+                log.exception("standby machines: not ended in good order")
         self._attempts.clear()
         self._cloning.close()
         self._tasks.cancel_scope.cancel()
@@ -122,13 +130,15 @@ class Manager:
                         group.start_soon(self._adopt, id)
 
     async def _adopt(self, id: str) -> None:
+        written = await in_thread(record.written, self.home, id)
+        if self._in_vain.get(id) == written:
+            return
         try:
             session = await adoption.adopt(self.home, self.settings, id, self._spawn)
-        except BugboxError as error:
-            log.warning("%s cannot be adopted: %s", id, error)
-            return
-        except Exception:
-            log.exception("%s cannot be adopted", id)
+        except Exception as error:
+            known = isinstance(error, BugboxError)
+            log.warning("%s cannot be adopted: %s", id, error, exc_info=not known)
+            self._in_vain[id] = written
             return
         if session is not None:
             self._keep(session)
@@ -177,8 +187,16 @@ class Manager:
 
     async def _adopt_new(self) -> None:
         ids = await in_thread(record.ids, self.home)
-        if not self._attempts.keys() | self._pool.ids >= {*ids}:
+        unknown = [id for id in ids if id not in self._attempts and id not in self._pool.ids]
+        if await in_thread(self._any_unkept, unknown):
             await self.adopt_all()
+
+    def _any_unkept(self, ids: Sequence[str]) -> bool:
+        """Whether nobody keeps one of them, and adopting it as it is now was not in vain before."""
+        return any(
+            self._in_vain.get(id) != record.written(self.home, id) and record.unkept(self.home, id)
+            for id in ids
+        )
 
     # Verbs.
 
@@ -293,12 +311,13 @@ class Manager:
 
     async def _reset(self, args: Mapping[str, Any]) -> Any:
         session = (await self.find(args.get("id"))).session
-        if session.plan.puzzle:
+        plan = session.plan
+        if plan.puzzle:
             # The puzzle may have been edited; its variants stay what they were.
-            again = {"puzzle": str(session.plan.folder), "variants": session.record.variants}
-            session.plan = await in_thread(self._plan, again | {"kernel": session.plan.kernel})
-        parts = await self._parts(session.plan)
-        return await session.reset(parts, self._bring(cold=False))
+            again = {"puzzle": str(plan.folder), "variants": session.record.variants}
+            plan = await in_thread(self._plan, again | {"kernel": plan.kernel})
+        parts = await self._parts(plan)
+        return await session.reset(plan, parts, self._bring(cold=False))
 
     async def _resume(self, args: Mapping[str, Any]) -> Any:
         return await (await self.find(args.get("id"))).session.resume()
@@ -353,7 +372,3 @@ class Manager:
     async def _boot(self, args: Mapping[str, Any]) -> Any:
         session = (await self.find(args.get("id"))).session
         return await boot_facts(session, self.settings.timeout_factor)
-
-
-def _is_meant(attempt: Attempt, ref: str) -> bool:
-    return attempt.session.id.startswith(ref) or attempt.session.record.puzzle == ref

@@ -45,8 +45,12 @@ def place_of(paths: SessionPaths) -> Place:
 
 
 def give_back(ledger: Ledger) -> None:
-    """End the machine, remove its sockets and its folder, in that order; let go of the lock."""
-    give_back_soon(ledger)
+    """End the machine, remove its sockets and its folder, in that order; let go of the lock.
+
+    Of a ledger that is closed nothing is ours: it is gone already, or somebody else's.
+    """
+    if not give_back_soon(ledger):
+        return
     if CONTAINER in ledger.record.holds:
         Engine(env=ledger.record.spec["engine"]).remove(container_name(ledger.record.id))
     end_vmm(ledger.paths, ledger.record.process)
@@ -62,12 +66,18 @@ def container_name(id: str) -> str:
     return f"bugbox-{id}"
 
 
-def give_back_soon(ledger: Ledger) -> None:
-    """Write down that the session ends: whatever becomes of us, the reaper goes on with it."""
+def give_back_soon(ledger: Ledger) -> bool:
+    """Write down that the session ends: whatever becomes of us, the reaper goes on with it.
+
+    False when it is not ours to end.
+    """
     try:
         ledger.write(phase=Phase.ENDING)
+    except StateError:
+        return False
     except OSError as error:  # a full disk must not keep us from emptying it
         log.warning("%s: %s", ledger.record.id, error)
+    return True
 
 
 def end_vmm(paths: SessionPaths, process: Process | None) -> None:

@@ -19,7 +19,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -42,6 +42,8 @@ __all__ = [
     "load",
     "load_all",
     "take_over",
+    "unkept",
+    "written",
 ]
 
 #: Changes when an older record can no longer be understood.
@@ -119,6 +121,10 @@ class Record:
         return Process(pid=self.pid, started=self.pid_started)
 
 
+#: Fields to change; None leaves all as it is.
+Change = Callable[[Record], Mapping[str, Any] | None]
+
+
 class Ledger:
     """A session's record together with its lock: the only way to change one."""
 
@@ -134,11 +140,20 @@ class Ledger:
         return self._record
 
     def write(self, *, sync: bool = True, **changes: Any) -> Record:
-        """Change fields; on disk when this returns. From any thread.
+        """Change fields; on disk when this returns. From any thread. StateError once closed.
 
         Without `sync` it outlives us, not the host: enough for what dies with the host anyway.
         """
+        return self.update(lambda _: changes, sync=sync)
+
+    def update(self, change: Change, *, sync: bool = True) -> Record:
+        """Change what `change` returns of the record as it is, while nobody else writes."""
         with self._writing:
+            if self._lock < 0:
+                raise StateError(f"{self._record.id} is not ours any more")
+            changes = change(self._record)
+            if changes is None:
+                return self._record
             record = dataclasses.replace(self._record, **changes)
             text = json.dumps(dataclasses.asdict(record), indent=1)
             _replace(self.paths.record, text.encode(), sync=sync)
@@ -150,19 +165,16 @@ class Ledger:
         if what not in self._record.holds:
             self.write(holds=(*self._record.holds, what))
 
-    def gave_back(self, what: str) -> None:
-        """Write down that `what` is gone."""
-        self.write(holds=tuple(held for held in self._record.holds if held != what))
-
     def process_started(self, process: Process) -> None:
         """Write down the VMM: called by the driver before it does anything else with it."""
         self.write(pid=process.pid, pid_started=process.started, host_boot=host_boot_id())
 
     def close(self) -> None:
-        """Let go of the lock; the session stays as it is."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        """Let go of the lock, once a write under way has ended; the session stays as it is."""
+        with self._writing:
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
 
 
 def claim(home: Home, name: str, **fields: Any) -> Ledger:
@@ -247,6 +259,20 @@ def abandoned(home: Home, id: str) -> Iterator[bool]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def unkept(home: Home, id: str) -> bool:
+    """Whether nobody has the lock of a session's folder."""
+    with abandoned(home, id) as free:
+        return free
+
+
+def written(home: Home, id: str) -> int:
+    """When a session's record was written, ns; 0 when there is none."""
+    try:
+        return home.session(id).record.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def host_boot_id() -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -53,6 +54,9 @@ class Session:
         self.machine: Machine | None = None
         #: One at a time: reset, resume, stop.
         self.changing = anyio.Lock()
+        #: The reset or resume under way, which a stop does not wait for.
+        self._change: anyio.CancelScope | None = None
+        self._ending = False
         #: Why the last boot did not end well; empty when it did.
         self.trouble = ""
         #: Answers `bugbox check` typed in the guest.
@@ -175,55 +179,83 @@ class Session:
                 return
         await self._come_back()
 
-    async def reset(self, parts: Prepared, bring: Bring = bring_up) -> dict[str, Any]:
-        """Throw the disk away and take a fresh machine under the same id."""
-        async with self.changing:
-            watch = Stopwatch()
-            await self._replace(lambda: bring(self.ledger, self.plan, parts, self.host, watch))
+    async def reset(self, plan: Plan, parts: Prepared, bring: Bring = bring_up) -> dict[str, Any]:
+        """Throw the disk away and take a fresh machine, of the puzzle as it is now."""
+        watch = Stopwatch()
+
+        def boot() -> Awaitable[Machine]:
+            # Not before: the checks of a machine are those of the puzzle that it was made of.
+            self.plan = plan
+            return bring(self.ledger, plan, parts, self.host, watch)
+
+        async with self._changing():
+            await self._replace(boot)
             await in_thread(self.ledger.write, solved_after=0.0)
-            return {
-                "id": self.id,
-                "state": self.state,
-                "clone": bool(self.record.template),
-                "timings_ms": watch.as_ms(),
-            }
+        return {
+            "id": self.id,
+            "state": self.state,
+            "clone": bool(self.record.template),
+            "timings_ms": watch.as_ms(),
+        }
 
     async def resume(self) -> dict[str, Any]:
         """Let it run on, or boot it again on the same disk."""
+        watch = Stopwatch()
+        async with self._changing():
+            await self._resume(watch)
+        return {"id": self.id, "state": self.state, "clone": False, "timings_ms": watch.as_ms()}
+
+    async def _resume(self, watch: Stopwatch) -> None:
+        machine = self.machine
+        if machine is not None and machine.state in (State.PAUSED, State.STALLED):
+            await machine.resume()
+        elif machine is not None and machine.state is State.READY and not self.trouble:
+            pass
+        elif machine is not None and machine.process.alive:
+            await machine.reset()
+            await self._follow(watch)
+            if self.trouble:
+                raise GuestError(self.trouble, hint=f"bugbox reset {self.id}")
+        else:
+            await self._replace(lambda: boot_same_disk(self.ledger, self.plan, self.host, watch))
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        """Change the machine, nobody else meanwhile. StateError when a stop comes between."""
         async with self.changing:
-            watch = Stopwatch()
-            machine = self.machine
-            if machine is not None and machine.state in (State.PAUSED, State.STALLED):
-                await machine.resume()
-            elif machine is not None and machine.state is State.READY and not self.trouble:
-                pass
-            elif machine is not None and machine.process.alive:
-                await machine.reset()
-                await self._follow(watch)
-                if self.trouble:
-                    raise GuestError(self.trouble, hint=f"bugbox reset {self.id}")
-            else:
-                await self._replace(
-                    lambda: boot_same_disk(self.ledger, self.plan, self.host, watch)
-                )
-            return {"id": self.id, "state": self.state, "clone": False, "timings_ms": watch.as_ms()}
+            if not self._ending:
+                with anyio.CancelScope() as self._change:
+                    try:
+                        yield
+                        return
+                    finally:
+                        self._change = None
+        raise StateError(f"{self.id} is being stopped")
 
     async def stop(self) -> None:
         """End it and remove all of it. Once begun it is finished; every step has its limit."""
-        async with self.changing:
-            with anyio.CancelScope(shield=True):
-                await in_thread(give_back_soon, self.ledger)
-                await self._end_machine()
-                await in_thread(give_back, self.ledger)
-            self._wake()
+        self._ending = True
+        try:
+            if self._change is not None:
+                self._change.cancel()
+            async with self.changing:
+                with anyio.CancelScope(shield=True):
+                    if await in_thread(give_back_soon, self.ledger):
+                        await self._end_machine()
+                        await in_thread(give_back, self.ledger)
+                self._wake()
+        finally:
+            self._ending = False
 
     async def release(self) -> None:
         """Let go of the machine without ending it: another process may adopt it."""
         if self._coming_back:
             self._coming_back.cancel()
-        if self.machine is not None:
-            await self.machine.release()
-        self.ledger.close()
+        try:
+            if self.machine is not None:
+                await self.machine.release()
+        finally:
+            await in_thread(self.ledger.close)
 
     async def _replace(self, boot: Callable[[], Awaitable[Machine]]) -> None:
         """End the machine and take another; whoever sits at a terminal waits for it."""
@@ -234,6 +266,7 @@ class Session:
             with anyio.CancelScope(shield=True):
                 await self._end_machine()
             self._take(await boot())
+            self._spawn(self._write_state)
         except BaseException as error:
             reason = error.message if isinstance(error, BugboxError) else "interrupted"
             with anyio.CancelScope(shield=True):
@@ -282,8 +315,18 @@ class Session:
         self._changed = anyio.Event()
 
     async def _write_state(self) -> None:
-        if self.record.phase is Phase.HANDED_OVER:
-            await in_thread(self.ledger.write, state=self.state, reason=self.reason)
+        """Write down how it is when its turn has come: of two writers the later one is right."""
+
+        def now(record: Record) -> dict[str, Any] | None:
+            changed = (record.state, record.reason) != (self.state, self.reason)
+            if record.phase is not Phase.HANDED_OVER or not changed:
+                return None
+            return {"state": self.state, "reason": self.reason}
+
+        try:
+            await in_thread(self.ledger.update, now)
+        except (OSError, StateError) as error:  # a full disk, or let go of
+            log.warning("%s: its state is not written down: %s", self.id, error)
 
     async def _come_back(self, watch: Stopwatch | None = None) -> None:
         """Follow a guest's reboot until it is ready again, or say why it is not."""
@@ -304,14 +347,20 @@ class Session:
                     watch or Stopwatch(),
                     new=self.record.fresh,
                 )
-            except BugboxError as error:
-                log.warning("%s did not come back: %s", self.id, error)
+                await self._write_state()
+            except Exception as error:
+                log.warning("%s did not come back", self.id, exc_info=error)
                 if machine is self.machine:
-                    self.trouble = error.message
+                    self.trouble = _why(error)
                     await self._write_state()
-        if self._coming_back is scope:
-            self._coming_back = None
-        self._wake()
+            finally:
+                if self._coming_back is scope:
+                    self._coming_back = None
+                self._wake()
+
+
+def _why(error: Exception) -> str:
+    return error.message if isinstance(error, BugboxError) else f"{type(error).__name__}: {error}"
 
 
 async def _nobody(verb: str, args: list[str]) -> tuple[bytes, int]:
