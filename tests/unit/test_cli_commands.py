@@ -512,6 +512,16 @@ def test_doctor_tells_what_is_there(home: Home) -> None:
     assert done.returncode == (0 if told["ok"] else 3)
 
 
+def test_doctor_tells_which_disks_work_and_what_the_others_want(home: Home) -> None:
+    found = {each["id"]: each for each in json.loads(bugbox("doctor", "--json").stdout)["checks"]}
+    works = found["disks"]["text"].split(", ")
+    assert {"qcow2", "copy", "overlay"} <= set(works)
+    if "snapshot" not in works:
+        told = found["disk snapshot"]
+        assert told["status"] == "note" and "--disk snapshot does not work" in told["text"]
+        assert told["fix"]
+
+
 def test_doctor_names_the_line_that_brings_a_lack(home: Home) -> None:
     done = bugbox("doctor", env={"BUGBOX_QEMU": "qemu-system-nowhere"})
     assert done.returncode == 3

@@ -13,13 +13,14 @@ from typing import Literal
 
 from bugbox import __version__
 from bugbox.config import Settings
-from bugbox.errors import BugboxError
+from bugbox.errors import BugboxError, HostError
 from bugbox.host import proc
 from bugbox.image import store
 from bugbox.keeper import client
 from bugbox.keeper.stream import KeeperGone
 from bugbox.machine.qemu.probe import kvm_platform, qemu_version
 from bugbox.paths import Home
+from bugbox.storage.disks.choose import STRATEGIES
 from bugbox.storage.privilege import as_root
 
 __all__ = ["Finding", "examine"]
@@ -118,6 +119,18 @@ def _compiler(_home: Home, _settings: Settings) -> list[Finding]:
     return [Finding("compiler", "missing", text, f"apt-get install {packages}", packages)]
 
 
+def _disks(home: Home, _settings: Settings) -> list[Finding]:
+    can, cannot = [], []
+    for name, way in STRATEGIES.items():
+        try:
+            way.require(home.sessions)
+            can.append(name)
+        except HostError as error:
+            text = f"--disk {name} does not work here: {error.message}"
+            cannot.append(Finding(f"disk {name}", "note", text, error.hint or ""))
+    return [Finding("disks", "ok", ", ".join(can)), *cannot]
+
+
 def _keyring(_home: Home, settings: Settings) -> list[Finding]:
     if _KEYRING.exists():
         return [Finding("keyring", "ok", str(_KEYRING))]
@@ -190,8 +203,8 @@ def _keeper(home: Home, _settings: Settings) -> list[Finding]:
 
 
 _LOOKS: tuple[Callable[[Home, Settings], list[Finding]], ...] = (
-    _version, _qemu, _kvm, _tools, _compiler, _keyring, _rights, _room, _runtime, _memory, _built,
-    _keeper,
+    _version, _qemu, _kvm, _tools, _disks, _compiler, _keyring, _rights, _room, _runtime, _memory,
+    _built, _keeper,
 )  # fmt: skip
 
 
