@@ -10,6 +10,8 @@ import pytest
 
 from bugbox import errors
 from bugbox.config import Settings
+from bugbox.puzzle.matrix import Stage
+from bugbox.puzzle.scaffold import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -65,6 +67,24 @@ def test_commands_in_the_text_exist(path: Path) -> None:
     assert "start" in known
     for verb in re.findall(r"(?:^\s*\$? ?|`)bugbox ([a-z]+)\b", path.read_text(), re.M):
         assert verb in known | {"story"}, f"{page_id(path)}: bugbox {verb}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_options_in_the_text_exist(path: Path) -> None:
+    page = text_of("docs/reference/cli.md")
+    sections = dict(re.findall(r"^## bugbox ([a-z ]+)\n(.*?)(?=^## |\Z)", page, re.M | re.S))
+    for line in re.findall(r"^    (?:\$ )?bugbox (.*)", path.read_text(), re.M):
+        words = line.partition(" -- ")[0].split()
+        verb = " ".join(words[:2]) if " ".join(words[:2]) in sections else words[0]
+        for option in [word for word in words if word.startswith("--")]:
+            assert f" {option}" in sections.get(verb, ""), f"{page_id(path)}: bugbox {line}"
+
+
+def test_every_template_and_stage_is_in_the_walk_through() -> None:
+    page = text_of("docs/howto/write-a-puzzle.md")
+    for template in TEMPLATES:
+        assert f"`{template}`" in page, template
+    assert re.findall(r"^\| ([a-z]+) \| (?!what must)", page, re.M) == [*Stage]
 
 
 def test_tests_named_in_the_specification_exist() -> None:
