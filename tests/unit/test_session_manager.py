@@ -26,6 +26,7 @@ from bugbox.errors import (
 )
 from bugbox.machine.state import State
 from bugbox.session import prepare, record
+from bugbox.session.guard import NEEDED, look
 from bugbox.session.manager import Manager
 from bugbox.session.session import Session
 from bugbox.session.terminal import Ended, Login, Note, Output, Seat
@@ -126,6 +127,27 @@ def test_the_disk_that_is_asked_for_is_the_one_made(made: World) -> None:
         assert (made.home.session(row["id"]).root / "disk.raw").stat().st_size >= 1 << 30
         with pytest.raises(UserError, match="no way to make a disk"):
             await manager.answer("start", {"puzzle": str(made.puzzle), "disk": "floppy"})
+
+    managed(made, work)
+
+
+def test_a_host_disk_that_runs_full_pauses_a_snapshots_machine(made: World) -> None:
+    """Before the kernel gives the snapshot up; it says why, and goes on when told to."""
+
+    async def work(manager: Manager) -> None:
+        id = await start(made, manager)
+        session = (await manager.find(id)).session
+        assert not await look(session, lambda: NEEDED)
+        assert session.state == "ready"
+        assert await look(session, lambda: NEEDED - (1 << 20))
+        assert not await look(session, lambda: 0), "it stands still already"
+        (row,) = await manager.answer("ps", {})
+        assert row["state"] == "paused" and "255 MiB are free" in row["reason"]
+        with pytest.raises(StateError, match="255 MiB are free"):
+            await session.lifeline()
+        await manager.answer("resume", {"id": id})
+        (row,) = await manager.answer("ps", {})
+        assert (row["state"], row["reason"]) == ("ready", "")
 
     managed(made, work)
 

@@ -32,6 +32,7 @@ from bugbox.session.boot import boot_facts
 from bugbox.session.cloning import Cloning
 from bugbox.session.drivers import choose
 from bugbox.session.evidence import debug, logs
+from bugbox.session.guard import guard
 from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.pool import Pool
 from bugbox.session.ports import port_of
@@ -149,6 +150,8 @@ class Manager:
         attempt = Attempt(session)
         session.asked = attempt.asked
         self._attempts[session.id] = attempt
+        if session.record.disk == "snapshot":
+            self._spawn(lambda: guard(session))
         return attempt
 
     def _spawn(self, task: Callable[[], Awaitable[None]]) -> None:

@@ -59,6 +59,8 @@ class Session:
         self._ending = False
         #: Why the last boot did not end well; empty when it did.
         self.trouble = ""
+        #: Why we paused it ourselves; empty when a person did.
+        self.standing = ""
         #: Answers `bugbox check` typed in the guest.
         self.asked: Asked = _nobody
         #: Terminals that nobody is attached to, oldest first.
@@ -91,7 +93,8 @@ class Session:
     @property
     def reason(self) -> str:
         """Why it is not ready."""
-        return self.trouble or (self.machine.reason if self.machine else self.record.reason)
+        machine = self.machine.reason if self.machine else self.record.reason
+        return self.trouble or self.standing or machine
 
     def summary(self) -> dict[str, Any]:
         """Return the line that `ps` shows."""
@@ -118,7 +121,8 @@ class Session:
                 hint=f"bugbox resume {self.id}",
             )
         if machine.state in (State.PAUSED, State.STALLED):
-            why = "the host's disk is full" if machine.state is State.STALLED else "it was paused"
+            full = machine.state is State.STALLED
+            why = self.standing or ("the host's disk is full" if full else "it was paused")
             raise StateError(f"{self.id} stands still: {why}", hint=f"bugbox resume {self.id}")
         if not machine.lifeline.connected:
             await self._reconnect(machine.lifeline)
@@ -208,6 +212,7 @@ class Session:
     async def _resume(self, watch: Stopwatch) -> None:
         machine = self.machine
         if machine is not None and machine.state in (State.PAUSED, State.STALLED):
+            self.standing = ""
             await machine.resume()
         elif machine is not None and machine.state is State.READY and not self.trouble:
             pass
@@ -299,7 +304,7 @@ class Session:
 
     def _take(self, machine: Machine) -> None:
         self.machine = machine
-        self.trouble = ""
+        self.trouble = self.standing = ""
         machine.watch(self._on_state)
         machine.lifeline.on_ask = lambda verb, args: self.asked(verb, args)
 
