@@ -2,6 +2,7 @@
 """Each planted delay is found, none is invented; a cause is named only where the log shows it."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,17 @@ def test_timers_own_lines_end_no_silence():
     log = "[ 1.0000] a\n[ 1.5000] tsc: Refined TSC clocksource calibration: 1 MHz\n[ 2.0000] b\n"
     (finding,) = examine(build(log))
     assert (finding.start, finding.end) == (1.0, 2.0)
+
+
+def test_a_hostile_log_costs_little():
+    """Long lines, and more units and initcalls than any machine has."""
+    lines = ["[    1.000000] " + "tpm" * 200_000]
+    lines += [
+        f"[{2 + n / 1000:12.6f}] systemd[1]: Starting u{n}.service - U...\n"
+        f"[{50 + n / 1000:12.6f}] systemd[1]: Started u{n}.service - U.\n"
+        f"[{50 + n / 1000:12.6f}] initcall f{n}+0x0/0x1 returned 0 after 9000000 usecs"
+        for n in range(5000)
+    ]
+    begun = time.process_time()
+    assert len(examine(build("\n".join(lines)))) <= 40
+    assert time.process_time() - begun < 30

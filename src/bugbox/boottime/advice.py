@@ -24,6 +24,8 @@ _SAME = 0.7
 #: Units whose end comes with others': their time is not their own.
 _PASSIVE = (".target", ".slice", ".scope", ".device", ".socket", ".timer", ".path")
 _MOST = 40
+#: A guest may claim any number of units and initcalls.
+_MOST_TIMED = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +154,7 @@ def _worthy_calls(timeline: Timeline) -> list[Initcall]:
     long = [call for call in timeline.initcalls if call.seconds >= timeline.least]
     long.sort(key=lambda call: (call.kind != "initcall", -call.seconds))
     kept: list[Initcall] = []
-    for call in long:
+    for call in long[:_MOST_TIMED]:
         if not any(k.start - 1e-3 <= call.start and call.end <= k.end + 1e-3 for k in kept):
             kept.append(call)
     return kept
@@ -206,12 +208,13 @@ def _about_call(call: Initcall) -> str:
 
 
 def _worthy_units(timeline: Timeline) -> list[Unit]:
-    return [
+    long = [
         unit
         for unit in timeline.units
         if unit.seconds >= timeline.least
         and (not unit.name.endswith(_PASSIVE) or _unit_rule(unit) is not None)
     ]
+    return sorted(long, key=lambda unit: -unit.seconds)[:_MOST_TIMED]
 
 
 def _unit_rule(unit: Unit) -> Rule | None:

@@ -48,6 +48,8 @@ _VMM = re.compile(
     r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-][\d:]+)? \[[^\]]*:(?:TRACE|DEBUG|INFO|WARN|ERROR)[:\]]"
     r"|cloud-hypervisor: +[\d.]+m?s: |qemu-system-\S+: "
 )
+#: A guest may write lines of any length; what a person reads of one is not longer.
+_LONGEST = 4000
 _PROGRAM = re.compile(r"[A-Za-z@_.-]+\[\d+\]: ")
 
 
@@ -60,7 +62,7 @@ def parse(text: str) -> list[Line]:
 
 
 def _line(number: int, raw: str) -> Line:
-    text = _CONTROL.sub("", _ESCAPES.sub("", raw)).rstrip()
+    text = _CONTROL.sub("", _ESCAPES.sub("", raw[:_LONGEST])).rstrip()
     if _VMM.match(text):
         return Line(number=number, seconds=None, text=text, source="vmm")
     found = _SHORT_MONOTONIC.match(text)
