@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from bugbox.cli import fast
+from bugbox.cli.ask import check_settings
 from bugbox.cli.outcome import guarded, interrupts
 
 __all__ = ["main", "run"]
@@ -52,6 +53,7 @@ def run(argv: Sequence[str]) -> int:
         except fast.Unparsed:
             pass
         else:
+            check_settings()
             status: int = command(*places, **names)
             return status
     return int(import_module("bugbox.cli.app").run(argv))

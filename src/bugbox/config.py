@@ -7,6 +7,7 @@ Read once, at the edge (`cli` or the keeper's start), and passed down as values.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -89,6 +90,10 @@ _CHOICES = {
 }
 
 
+_TYPES: dict[type, str] = {float: "a number", int: "a whole number", str: "text"}
+_ESCAPE = re.compile(r"\^[@-_a-z]|none")
+
+
 def _checked(key: str, value: Any, where: str) -> Any:
     known = {field.name: field for field in fields(Settings)}
     if key not in known:
@@ -99,9 +104,11 @@ def _checked(key: str, value: Any, where: str) -> Any:
     try:
         result = wanted(value)
     except (TypeError, ValueError):
-        raise UserError(f"{where}: expected {wanted.__name__}, got {value!r}") from None
+        raise UserError(f"{where}: expected {_TYPES[wanted]}, got {value!r}") from None
     if key in _CHOICES and result not in _CHOICES[key]:
         raise UserError(f"{where}: expected one of {', '.join(_CHOICES[key])}, got {value!r}")
     if wanted is float and not 0 < result < 1e6:
         raise UserError(f"{where}: expected a number above 0, got {value!r}")
+    if key == "escape" and not _ESCAPE.fullmatch(result):
+        raise UserError(f"{where}: expected a caret name such as ^], or none; got {value!r}")
     return result

@@ -108,7 +108,8 @@ class World:
     def leftovers(self) -> list[str]:
         """Everything of any session: folders, sockets, processes."""
         found = [str(path) for path in self.home.sessions.iterdir()]
-        found += [str(path) for path in self.home.runtime.iterdir() if path.is_dir()]
+        if self.home.runtime.exists():
+            found += [str(path) for path in self.home.runtime.iterdir() if path.is_dir()]
         return found + [f"pid {pid}" for pid in self.processes()]
 
     def processes(self) -> list[int]:

@@ -20,8 +20,12 @@ from cli_world import STORY, FakeKeeper, Typist, bugbox, home, keeper, report  #
 
 from bugbox.cli import prepare as cli_prepare
 from bugbox.cli import reset as cli_reset
-from bugbox.errors import NotBuilt
-from bugbox.paths import Home
+from bugbox.cli import start as cli_start
+from bugbox.cli.events import shown
+from bugbox.cli.outcome import tell
+from bugbox.errors import BuildFailed, NotBuilt
+from bugbox.events import notice, step
+from bugbox.paths import Home, shipped_puzzles
 
 STARTED = {
     "id": "read-me-3f9k",
@@ -176,6 +180,16 @@ def test_stop_all_asks_on_a_terminal(keeper: FakeKeeper) -> None:
             assert person.status == status
 
 
+def test_stop_all_without_anybody_to_ask(keeper: FakeKeeper) -> None:
+    rows = [{"id": "a-2222"}, {"id": "b-3333"}, {"id": "c-4444", "making": True}]
+    keeper.verbs["ps"] = lambda talk, _: talk.result(rows)
+    keeper.verbs["stop"] = lambda talk, _: talk.result({"stopped": ["a-2222", "b-3333"]})
+    done = bugbox("stop", "--all")
+    assert done.returncode == 2 and b"stop 2 sessions: a-2222, b-3333" in done.stderr
+    assert b"--yes" in done.stderr and "stop" not in [verb for verb, _ in keeper.asked]
+    assert bugbox("stop", "--all", "--yes").stdout == b"a-2222 stopped\nb-3333 stopped\n"
+
+
 def test_reset_asks_on_a_terminal_only(keeper: FakeKeeper) -> None:
     keeper.verbs["debug"] = lambda talk, _: talk.result({"record": {"id": "read-me-3f9k"}})
     keeper.verbs["reset"] = lambda talk, args: talk.result({"id": args["id"], "state": "ready"})
@@ -231,6 +245,8 @@ def test_hint(keeper: FakeKeeper) -> None:
     out = bugbox("hint", "2").stdout.decode()
     assert keeper.asked[-1][1] == {"id": None, "n": 2}
     assert out.startswith("Hint 2 of 3: Look  (costs 5)\n") and "1 min 30 s" in out
+    assert bugbox("hint", "0").returncode == 0  # the fake does not mind; the session does
+    assert keeper.asked[-1][1] == {"id": None, "n": 0}
     assert bugbox("hint", "--all").stdout.decode().count("Hint 2 of 3") == 2
     keeper.verbs["hint"] = lambda talk, _: talk.result({**hint, "text": None})
     assert "--now" in bugbox("hint").stdout.decode()
@@ -256,6 +272,38 @@ def test_ctrl_c_takes_back_and_says_how_to_go_on(keeper: FakeKeeper) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and taken_back
     assert b"interrupted" in err and b"the same command goes on" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "signo", "status", "told"),
+    [
+        (["start", "read-me"], signal.SIGTERM, 143, "terminated: all taken back"),
+        (["reset", "read-me"], signal.SIGINT, 130, "interrupted: the machine is ended"),
+    ],
+)
+def test_whoever_is_stopped_says_how_to_go_on(
+    keeper: FakeKeeper, words: list[str], signo: int, status: int, told: str
+) -> None:
+    taken_back = []
+
+    def wait(talk: Any, _: dict[str, Any]) -> None:
+        talk.event(type="Notice", text="at work")
+        assert talk.sock.recv(1) == b""
+        taken_back.append(True)
+        talk.error("Interrupted", "interrupted", 130)
+
+    keeper.verbs |= {"start": wait, "reset": wait}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bugbox", *words],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"at work\n"
+    process.send_signal(signo)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == status and taken_back
+    assert told in err.decode() and "the same command" in err.decode()
 
 
 def test_a_second_ctrl_c_ends_at_once(keeper: FakeKeeper) -> None:
@@ -308,6 +356,46 @@ def test_nobody_reads(keeper: FakeKeeper) -> None:
     process.stderr.close()
 
 
+def test_nobody_reads_the_help(home: Home) -> None:
+    """The library that prints it has its own idea of a closed pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "bugbox", "--help"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_full_disk_behind_standard_output(home: Home) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bugbox", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 3 and b"standard output: No space left" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("words", [["ps"], ["start", "read-me"], ["gc"]])
+def test_a_wrong_setting_is_seen_by_every_command(
+    home: Home, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = bugbox(*words, env={"BUGBOX_TIMEOUT_FACTOR": "abc"})
+    assert done.returncode == 2 and b"BUGBOX_TIMEOUT_FACTOR: expected a number" in done.stderr
+    home.root.mkdir(exist_ok=True)
+    home.settings.write_text("drivers = 'x'\n")
+    done = bugbox(*words)
+    assert done.returncode == 2 and b"did you mean driver?" in done.stderr
+    assert bugbox(words[0], "--help").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -324,6 +412,14 @@ def test_nobody_reads(keeper: FakeKeeper) -> None:
         (["shell", "--root", "--user", "x"], "not both"),
         (["cp", "a", "b"], "ID:PATH"),
         (["start", "--seed", "x"], "bugbox start --help"),
+        (["start", "--seed", "x"], "expected a whole number, got 'x'"),
+        (["shell", "read-me", "id", "-u"], "did you mean `bugbox shell read-me -- id -u`?"),
+        (["ps", "x"], "`bugbox ps` has no use for: x"),
+        (["cp"], "`bugbox cp` needs SOURCE"),
+        (["new", "--", "-x"], "nothing after `--`"),
+        (["new", "x"], "such as x-puzzle"),
+        (["cp", "read-me:/etc/hosts", "-", "--json"], "both write to standard output"),
+        (["solution", "red-me"], "did you mean read-me?"),
     ],
 )
 def test_the_users_mistake_is_2_with_the_nearest_right_thing(
@@ -530,3 +626,91 @@ def test_doctor_names_the_line_that_brings_a_lack(home: Home) -> None:
 
 def test_story_matches_what_the_tests_think(keeper: FakeKeeper) -> None:
     assert STORY["id"] == "read-me-3f9k"
+
+
+def test_the_milestones_of_a_boot_are_a_table(keeper: FakeKeeper) -> None:
+    text = json.dumps(
+        {"boot_id": "x", "milestones": {"root": 1_500_000_000, "lifeline": 400_000_000}}
+    )
+    keeper.verbs["logs"] = lambda talk, _: talk.result({"path": "/x/boot.json", "text": text})
+    lines = bugbox("logs", "--boot").stdout.decode().splitlines()
+    assert lines[:3] == ["    0.000 s  kernel", "    0.400 s  lifeline", "    1.500 s  root"]
+    keeper.verbs["logs"] = lambda talk, _: talk.result({"path": "/x/boot.json", "text": "{"})
+    assert bugbox("logs", "--boot").stdout == b"{\n"
+
+
+def test_lint_goes_on_after_a_name_that_is_none(home: Home) -> None:
+    done = bugbox("lint", "nope", "read-me")
+    assert done.returncode == 2
+    assert b"no puzzle is called nope" in done.stderr and b"1 puzzle: no errors" in done.stderr
+
+
+def test_new_says_whose_name_it_takes(home: Home, tmp_path: Path) -> None:
+    done = bugbox("new", "read-me", cwd=tmp_path)
+    assert done.returncode == 0 and b"./read-me means yours" in done.stderr
+
+
+def test_list_names_a_folder_that_is_not_there(home: Home) -> None:
+    done = bugbox("list", env={"BUGBOX_PUZZLES": "/nonexistent"})
+    assert done.returncode == 0 and b"/nonexistent" in done.stderr
+
+
+def test_stages_are_told_where_no_terminal_is(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with shown():
+        for title in ("Fetch the kernel", "Make the base image"):
+            with step(title):
+                notice("  | a line")
+    assert capsys.readouterr().err == "Fetch the kernel …\n  | a line\nMake the base image …\n"
+    tell(BuildFailed("build.sh ended with status 1", detail="a line"))
+    assert capsys.readouterr().err == "bugbox: build.sh ended with status 1\n"
+    tell(BuildFailed("build.sh ended with status 1", detail="a line\nanother"))
+    assert "  | another" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"image": "debian-12"}, "bugbox image build debian-12 makes it"),
+        ({"puzzle": str(shipped_puzzles() / "read-me")}, "bugbox build read-me makes it"),
+        ({"puzzle": "/mine/own"}, "bugbox build /mine/own makes it"),
+    ],
+)
+def test_no_build_says_what_builds(
+    monkeypatch: pytest.MonkeyPatch, args: dict[str, Any], words: str
+) -> None:
+    def ask(*_: object, **__: object) -> None:
+        raise NotBuilt("not built")
+
+    monkeypatch.setattr(cli_start, "ask", ask)
+    with pytest.raises(NotBuilt) as caught:
+        cli_start.begin(args, no_build=True)
+    assert words in str(caught.value.hint)
+
+
+def test_the_console_ends_with_its_input(keeper: FakeKeeper) -> None:
+    def console(talk: Any, _: Any) -> None:
+        talk.stream()
+        talk.frame(10, b"booted\n")
+        for _frame in talk.frames():
+            pass
+
+    keeper.verbs["console"] = console
+    done = bugbox("console")
+    assert (done.returncode, done.stdout) == (0, b"booted\n")
+
+
+def test_the_console_on_a_terminal_says_how_to_leave(keeper: FakeKeeper) -> None:
+    def console(talk: Any, _: Any) -> None:
+        talk.stream()
+        talk.frame(10, b"one\ntwo\r\n")
+        for _frame in talk.frames():
+            pass
+
+    keeper.verbs["console"] = console
+    with Typist("console") as person:
+        assert b"Ctrl-] leaves" in person.until(b"one\r\ntwo\r\n")
+        person.type(b"\x1d")
+        person.rest()
+        assert person.status == 0 and person.restored

@@ -74,10 +74,21 @@ def test_solving_it_and_leaving(world: World) -> None:
         person.type(b"\x1dc")
         screen = person.until(b"Stay and look around, or leave?").decode()
         assert "2 min 5 s, 1 of 3 hints, 2 checks." in screen
-        assert "It was an" in screen and "Next: deleted-but-open" in screen
+        assert "It was an" in screen and "Next: bugbox play deleted-but-open" in screen
         person.type(b"l\r")
         assert b"is thrown away" in person.rest()
         assert person.status == 0 and person.restored and not world.running
+
+
+def test_solving_it_and_keeping_the_machine(world: World) -> None:
+    with Typist("play", "read-me") as person:
+        person.until(b"guest$ ")
+        world.story = SOLVED
+        person.type(b"\x1dc")
+        person.until(b"[l] leave and throw it away (Enter: s)")
+        person.type(b"k\r")
+        assert b"`bugbox play read-me` or `bugbox shell read-me-3f9k` goes back" in person.rest()
+        assert person.status == 0 and person.restored and world.running
 
 
 def test_solving_it_and_staying(world: World) -> None:
@@ -106,6 +117,7 @@ def test_leaving_unsolved_asks(world: World, answer: bytes, verb: str | None, ru
         person.rest()
         assert person.status == 0 and person.restored
         assert world.running is runs
+        assert (b"`bugbox play read-me`" in person.seen) is runs
         assert verb is None or verb in world.verbs
 
 
@@ -166,6 +178,7 @@ def test_what_is_typed_at_a_question_can_be_a_word_or_nonsense(world: World) -> 
         person.type(b"\x1dq")
         person.until(b"(Enter: k)")
         person.type(b"what?\r")
+        person.until(b'"what?" is none of these')
         person.until(b"(Enter: k)")
         person.type(b"throw\r")
         person.rest()

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +14,9 @@ from typing import Any
 
 import pytest
 from cli_world import FakeKeeper, home, keeper, report  # noqa: F401
+
+from bugbox.cli.ask import SETTINGS
+from bugbox.config import Settings
 
 #: Bare Python loads some 35; json, socket and pathlib are most of the rest.
 MOST = 125
@@ -44,11 +49,14 @@ def answer(keeper: FakeKeeper) -> None:
 
 
 def loaded(words: list[str]) -> set[str]:
+    # A setting that is set has to be looked at, and that loads more.
+    env = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "bugbox", *words],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
+        env=env,
         timeout=60,
         check=True,
     )
@@ -79,3 +87,7 @@ def test_third_party_modules_are_never_imported_at_the_top_of_the_thin_path() ->
     for name in ("__main__", "cli/fast", "cli/out", "cli/outcome", "cli/ask", "cli/progress"):
         text = (source / f"{name}.py").read_text()
         assert not re.search(r"^(?:import|from) (?:cyclopts|rich|anyio|pydantic)", text, re.M), name
+
+
+def test_the_variables_that_thin_commands_look_for_are_the_settings() -> None:
+    assert {f"BUGBOX_{field.name.upper()}" for field in dataclasses.fields(Settings)} == {*SETTINGS}

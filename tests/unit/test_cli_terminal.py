@@ -110,7 +110,7 @@ def test_the_menu_checks(guest: Guest, keeper: FakeKeeper) -> None:
         person.until(b"guest$ ")
         person.type(b"\x1d")
         menu = person.until(b"send it").decode()
-        for entry in ("c check", "h hint", "s story", "u undo", "d detach", "q quit", "Ctrl-]"):
+        for entry in ("c check", "h hint", "s story", "d detach", "q quit", "Ctrl-]"):
             assert entry in menu
         person.type(b"c")
         assert b"Not so." in person.until(b"Not solved yet")
@@ -122,7 +122,7 @@ def test_the_menu_checks(guest: Guest, keeper: FakeKeeper) -> None:
         assert person.raw
 
 
-def test_hint_and_story_and_what_is_not_there_yet(guest: Guest, keeper: FakeKeeper) -> None:
+def test_hint_and_story(guest: Guest, keeper: FakeKeeper) -> None:
     hint = {"n": 1, "of": 3, "title": "Look", "text": "There.", "cost": 0, "next_in_s": None}
     keeper.verbs["hint"] = lambda talk, _: talk.result(hint)
     with Typist("shell") as person:
@@ -130,13 +130,29 @@ def test_hint_and_story_and_what_is_not_there_yet(guest: Guest, keeper: FakeKeep
         for key, told in (
             (b"h", b"There."),
             (b"s", b"back from holiday"),
-            (b"u", b"not there yet"),
         ):
             person.type(b"\x1d" + key)
             person.until(told)
         person.type(b"\x1d\x1b[Ay")  # an arrow key closes the menu, and is not typed in the guest
         person.until(b"<y>")
         assert guest.typed == b"y"
+
+
+def test_a_hint_that_is_held_back_is_given_by_the_same_key(
+    guest: Guest, keeper: FakeKeeper
+) -> None:
+    hint = {"n": 1, "of": 3, "title": "Look", "cost": 0, "next_in_s": 90}
+
+    def give(talk: Any, args: dict[str, Any]) -> None:
+        talk.result({**hint, "text": "There." if args["now"] else None})
+
+    keeper.verbs["hint"] = give
+    with Typist("shell") as person:
+        person.until(b"guest$ ")
+        person.type(b"\x1dh")
+        person.until(b"Now: h in this menu once more")
+        person.type(b"\x1dh")
+        person.until(b"There.")
 
 
 @pytest.mark.parametrize("key", [b"\x1d", b"\x1b[93;5u", b"\x1b[27;5;93~"])

@@ -30,8 +30,9 @@ def test_the_environment_overrules_the_file(home: Home) -> None:
     [
         ("accell = 1", "accell: unknown setting"),
         ('accel = "hvf"', "accel: expected one of auto, kvm, tcg, got 'hvf'"),
-        ('timeout_factor = "fast"', "timeout_factor: expected float, got 'fast'"),
+        ('timeout_factor = "fast"', "timeout_factor: expected a number, got 'fast'"),
         ("timeout_factor = 0", "timeout_factor: expected a number above 0"),
+        ('escape = "zzz"', "escape: expected a caret name such as ^], or none; got 'zzz'"),
         ("= 3", "not valid TOML"),
     ],
 )

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,9 @@ from bugbox.host.proc import Process, start_time
 from bugbox.keeper import client, protocol, start
 from bugbox.keeper.client import KeeperGone, Terminal, relay, request, stream
 from bugbox.keeper.identity import code_version
+from bugbox.keeper.server import serve
+from bugbox.keeper.streams import _known
+from bugbox.machine.lifeline.shell import Refused
 
 
 class Keepers:
@@ -270,6 +274,16 @@ def test_a_start_with_other_settings_gets_a_keeper_that_has_them(
         id: "ready",
         second: "ready",
     }
+
+
+@pytest.mark.parametrize("verb", ["reset", "resume"])
+def test_so_does_whatever_else_boots(
+    made: World, keepers: Keepers, id: str, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    first = keepers.pid
+    monkeypatch.setenv("BUGBOX_TIMEOUT_FACTOR", "3")
+    assert request(made.home, verb, {"id": id})["state"] == "ready"
+    assert keepers.pid != first
 
 
 def test_protocol_skew_is_told(made: World, keepers: Keepers) -> None:
@@ -536,3 +550,24 @@ def test_the_log_is_capped(made: World, tmp_path: Path) -> None:
         logging.captureWarnings(False)
         os.dup2(stderr, 2)
         os.close(stderr)
+
+
+def test_a_user_that_the_guest_does_not_have() -> None:
+    session: Any = SimpleNamespace(id="tiny-3f9k")
+    with pytest.raises(UserError, match=r"tiny-3f9k has no user nosuch"), _known("nosuch", session):
+        raise Refused("the guest refused: look up the user: nosuch", step="look up the user")
+    with pytest.raises(Refused), _known("learner", session):
+        raise Refused("the guest refused: fork", step="fork")
+
+
+def test_a_keeper_leaves_no_empty_folder(made: World, keepers: Keepers) -> None:
+    request(made.home, "ping")
+    start.retire(made.home)
+    keepers.end()
+    assert not made.home.runtime.exists()
+    assert request(made.home, "ps") == []
+
+
+def test_a_second_keeper_says_that_there_is_one(made: World, keepers: Keepers) -> None:
+    request(made.home, "ping")
+    assert serve(made.home, made.settings) is False

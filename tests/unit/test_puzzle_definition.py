@@ -129,10 +129,12 @@ def test_the_catalogue_loads(folder: Path) -> None:
         ("machine: {vcpus: true}\n", "9:18: machine.vcpus: expected a whole number, got the tr"),
         (
             "machine: {memory: 256}\n",
-            "9:19: machine.memory: expected a size with its unit, such as 256MiB, got the number",
+            "9:19: machine.memory: expected a size with its unit, such as 256MiB, "
+            "from 128MiB to 16GiB, got the number",
         ),
         ("machine: {memory: 256MB}\n", "9:19: machine.memory: expected a size with its unit"),
         ("machine: {memory: 1MiB}\n", "9:19: machine.memory: expected a size from 128MiB to 16G"),
+        ("machine: {memory: 1TiB}\n", "9:19: machine.memory: expected a size from "),
         ("machine: 3\n", "9:10: machine: expected a mapping of vcpus, memory, disk, disks, got"),
         ("build:\n", "9:1: build: expected a mapping of script, timeout"),
         ("boot: {timeout: 60}\n", "9:17: boot.timeout: expected a duration with its unit, such"),
@@ -318,7 +320,9 @@ def test_hints_of_the_manifest(demo: Path) -> None:
 @pytest.mark.parametrize("text", ["", "# nothing\n", "[]\n", "hello\n", "3\n", "null\n"])
 def test_a_manifest_of_another_shape(demo: Path, text: str) -> None:
     (demo / "puzzle.yaml").write_text(text)
-    assert problems(demo)[0].startswith("puzzle.yaml:1:1: expected a mapping of schema, name")
+    assert problems(demo)[0].startswith(
+        "puzzle.yaml:1:1: expected a mapping with at least schema, name, title, summary, checks"
+    )
 
 
 def test_an_escape_sequence_in_a_value_is_shown_and_not_sent(demo: Path) -> None:

@@ -74,3 +74,8 @@ def test_numbers_that_are_none(puzzle: Puzzle) -> None:
             give(puzzle, n)
     with pytest.raises(NotFound, match="has no hints"):
         next_hint(replace(puzzle, hints=()), 0)
+
+
+def test_all_of_them_know_the_time(puzzle: Puzzle) -> None:
+    assert every_hint(puzzle, elapsed_s=300.0)[0].next_in_s == 0
+    assert every_hint(puzzle)[0].next_in_s == 240

@@ -133,6 +133,7 @@ def test_two_at_once_build_once(world: World) -> None:
     assert [e.text for e in heard if isinstance(e, Notice)] == [
         "another bugbox is building small: waiting for it"
     ]
+    assert not list(world.home.tmp.glob(".layer-*"))
 
 
 def test_the_same_tar_has_the_same_digest(world: World) -> None:

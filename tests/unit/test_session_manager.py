@@ -565,3 +565,73 @@ def test_debug_and_logs_are_plain_values(made: World) -> None:
             await manager.answer("logs", {"which": "../../etc/passwd"})
 
     managed(made, work)
+
+
+def test_a_shell_of_a_stopped_session_ends_and_says_so(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        id = await start(made, manager)
+        seat = Seat((await manager.find(id)).session, Login(user="learner"), 24, 80)
+        await seat.sit_down()
+        await read_until(seat, b"$ ")
+        async with anyio.create_task_group() as group:
+            group.start_soon(manager.answer, "stop", {"ids": [id]})
+            with pytest.raises(MachineLost, match=f"{id} was stopped"), anyio.fail_after(20):
+                while True:
+                    await seat.receive()
+
+    managed(made, work)
+
+
+def test_a_machine_that_dies_under_a_shell_ends_it_at_once(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the question whether it goes down is never answered."""
+
+    async def work(manager: Manager) -> None:
+        id = await start(made, manager)
+        session = (await manager.find(id)).session
+        seat = Seat(session, Login(user="learner"), 24, 80)
+        await seat.sit_down()
+        await read_until(seat, b"$ ")
+        monkeypatch.setattr(Seat, "_says_it_goes_down", lambda self: anyio.sleep_forever())
+        signal_vmm(session, signal.SIGKILL)
+        with pytest.raises(MachineLost, match=f"{id} is failed"), anyio.fail_after(20):
+            while True:
+                await seat.receive()
+        report = await manager.answer("check", {})
+        assert report["solved"] is False
+        assert f"bugbox resume {id}" in report["checks"][0]["message"]
+
+    managed(made, work)
+
+
+def test_ps_shows_what_is_being_made_and_no_puzzle_for_a_bare_machine(made: World) -> None:
+    made.write("ready.sh", '#!/bin/sh\n[ -e "$FAKE_ROOT/go" ]\n')
+
+    async def work(manager: Manager) -> None:
+        await manager.answer("start", {"image": "debian-12"})
+        async with anyio.create_task_group() as group:
+            group.start_soon(manager.answer, "start", {"puzzle": str(made.puzzle)})
+            with anyio.fail_after(20):
+                while len(rows := await manager.answer("ps", {})) < 2:  # noqa: ASYNC110 (no event)
+                    await anyio.sleep(0.01)
+            bare, making = rows
+            assert (bare["puzzle"], bare["state"]) == (None, "ready")
+            assert (making["puzzle"], making["state"], making["making"]) == (
+                "tiny",
+                "booting",
+                True,
+            )
+            group.cancel_scope.cancel()
+
+    managed(made, work)
+
+
+def test_hints_are_counted_from_one(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        await start(made, manager)
+        for n in (0, 99):
+            with pytest.raises(NotFound, match=f"no hint {n}"):
+                await manager.answer("hint", {"n": n})
+
+    managed(made, work)

@@ -198,15 +198,28 @@ def test_ready_is_asked_again_until_time_is_up(made: World) -> None:
     )
     assert made.log(start(made)) == ["boot", "break", "session", "ready", "ready", "ready"]
     made.write("ready.sh", "#!/bin/sh\necho never; exit 1\n")
-    with pytest.raises(BootFailed, match="not broken as told") as caught:
+    told = r"tiny: not broken as told: ready.sh ended with status 1 \(4 s after its kernel was up\)"
+    with pytest.raises(BootFailed, match=told) as caught:
         start(made, boot_timeout=2.0)
     assert "never" in (caught.value.detail or "")
+    assert "BUGBOX_TIMEOUT_FACTOR" in (caught.value.hint or "")
+
+
+def test_a_last_try_that_hangs_does_not_hide_what_the_others_said(made: World) -> None:
+    made.write(
+        "ready.sh",
+        '#!/bin/sh\necho ready >> "$FAKE_ROOT/log"\n'
+        '[ $(wc -l < "$FAKE_ROOT/log") -gt 5 ] && sleep 100\nexit 1\n',
+    )
+    with pytest.raises(BootFailed, match=r"ready\.sh ended with status 1 \(4 s"):
+        start(made, boot_timeout=2.0)
 
 
 def test_a_hanging_script_ends_with_the_boot_time(made: World) -> None:
     made.write("boot.sh", "#!/bin/sh\nsleep 100\n")
-    with pytest.raises(BootFailed, match="did not end in time"):
+    with pytest.raises(BootFailed, match=r"tiny: boot\.sh did not end in time") as caught:
         start(made, boot_timeout=2.0)
+    assert "BUGBOX_TIMEOUT_FACTOR" in (caught.value.hint or "")
     assert made.leftovers() == []
 
 

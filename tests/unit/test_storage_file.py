@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,3 +145,24 @@ def test_a_full_disk_is_said_with_numbers(tmp_path):
         file.require_free(tmp_path, 1 << 60, "an image")
     assert caught.value.exit_status == 3
     assert "BUGBOX_HOME" in (caught.value.hint or "")
+
+
+def test_a_lock_that_its_holder_removed_is_not_had(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with file.try_lock(path) as ours:
+        assert ours
+        path.unlink()
+        path.touch()  # another's by now
+        with file.try_lock(path) as theirs:
+            assert theirs
+    opened = os.open
+
+    def removed_meanwhile(name: Any, *args: Any) -> int:
+        descriptor = opened(name, *args)
+        Path(name).unlink()
+        return descriptor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", removed_meanwhile)
+        with file.try_lock(path) as ours:
+            assert not ours

@@ -14,6 +14,7 @@ from typing import Any, cast
 import cyclopts
 
 from bugbox import __version__
+from bugbox.cli.ask import check_settings
 from bugbox.cli.fast import SHORT, split
 from bugbox.cli.helptext import Columns
 from bugbox.errors import UserError
@@ -25,6 +26,12 @@ LATER = (
     "undo", "checkpoint", "fork", "pause", "import",
     "serve", "image export",
 )  # fmt: skip
+
+
+#: Commands that take words after `--`.
+_WITH_ARGV = ("shell",)
+#: Commands that work with a wrong setting too.
+_WITHOUT_SETTINGS = ("--help", "-h", "--version", "completion", "schema", "new")
 
 
 def _shown(value: object) -> str:
@@ -101,13 +108,21 @@ def run(argv: Sequence[str]) -> int:
     try:
         command, bound, _ = app.parse_args(own, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
+        if rest is not None and verb not in _WITH_ARGV:
+            raise _nothing_after(verb) from None
         raise _mistake(own, error) from None
     if rest is not None:
         if "argv" not in (getattr(command, "__kwdefaults__", None) or {}):
-            raise UserError(f"`bugbox {verb}` takes nothing after `--`")
+            raise _nothing_after(verb)
         bound.arguments["argv"] = rest
+    if verb not in _WITHOUT_SETTINGS and not {"--help", "-h", "--version"} & {*own}:
+        check_settings()
     status = command(*bound.args, **bound.kwargs)
     return status if isinstance(status, int) else 0
+
+
+def _nothing_after(verb: str) -> UserError:
+    return UserError(f"`bugbox {verb}` takes nothing after `--`", hint=f"bugbox {verb} --help")
 
 
 def _mistake(argv: Sequence[str], error: cyclopts.CycloptsError) -> UserError:
@@ -121,8 +136,31 @@ def _mistake(argv: Sequence[str], error: cyclopts.CycloptsError) -> UserError:
         near = get_close_matches(wrong, choices, n=1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(sorted(choices))}"
         return UserError(f"there is no command `bugbox {prefix}{wrong}`", hint=hint)
-    text = " ".join(str(error).split())
-    return UserError(text, hint=f"bugbox {' '.join([*path, '--help'])}")
+    name = " ".join(path)
+    helps = f"bugbox {name} --help" if path else "bugbox --help"
+    if isinstance(error, cyclopts.UnusedCliTokensError):
+        words = " ".join(error.unused_tokens or ())
+        if name in _WITH_ARGV:
+            helps = f"did you mean `bugbox {name} {' '.join(_before(argv, words))} -- {words}`?"
+        return UserError(f"`bugbox {name}` has no use for: {words}", hint=helps)
+    if isinstance(error, cyclopts.MissingArgumentError) and error.argument is not None:
+        missing = error.argument.name
+        option = missing if missing.startswith("-") else missing.upper()
+        return UserError(f"`bugbox {name}` needs {option}", hint=helps)
+    if isinstance(error, cyclopts.CoercionError) and error.argument is not None:
+        wanted = {float: "a number", int: "a whole number"}.get(
+            error.argument.hint, "another value"
+        )
+        given = error.token.value if error.token else ""
+        return UserError(
+            f"`bugbox {name}`: {error.argument.name}: expected {wanted}, got {given!r}", hint=helps
+        )
+    return UserError(" ".join(str(error).split()), hint=helps)
+
+
+def _before(argv: Sequence[str], words: str) -> Sequence[str]:
+    """Return the words of a command line that come before its last ones."""
+    return argv[1 : len(argv) - len(words.split())]
 
 
 def commands() -> dict[str, tuple[str, ...]]:

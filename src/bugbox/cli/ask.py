@@ -17,7 +17,16 @@ from bugbox.keeper import client
 from bugbox.keeper.start import locked
 from bugbox.paths import Home, shipped_puzzles
 
-__all__ = ["ask", "escape_setting", "idle", "puzzle_ref"]
+__all__ = ["SETTINGS", "ask", "check_settings", "escape_setting", "idle", "puzzle_ref"]
+
+#: The variables that are settings: config.Settings, which the thin commands do not load.
+SETTINGS = tuple(
+    f"BUGBOX_{name}"
+    for name in (
+        "DRIVER", "ACCEL", "DISK", "DEBIAN_MIRROR", "QEMU", "TIMEOUT_FACTOR", "PUZZLES",
+        "KEEPER_IDLE", "UID_BASE", "ESCAPE",
+    )
+)  # fmt: skip
 
 
 def ask(verb: str, args: Mapping[str, Any] | None = None, *, alone: bool = False) -> Any:
@@ -37,6 +46,17 @@ def idle(home: Home) -> bool:
         return not locked(home) and not any(home.sessions.iterdir())
     except FileNotFoundError:
         return True
+
+
+def check_settings() -> None:
+    """Raise UserError when a setting is wrong; quick where nothing is set."""
+    home = Home()
+    if home.settings.exists() or any(os.environ.get(name) for name in SETTINGS):
+        from bugbox.config import (
+            load,
+        )  # TOML and dataclasses: only where there is something to read
+
+        load(home)
 
 
 def escape_setting(home: Home) -> str:

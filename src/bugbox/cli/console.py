@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -22,9 +23,15 @@ from bugbox.paths import Home
 
 __all__ = ["console"]
 
+#: A raw terminal goes down without going left.
+_LONE_LF = re.compile(rb"(?<!\r)\n")
+
 
 def console(id: str | None = None, /) -> int:
     """Look at a machine's serial console; what you type goes there.
+
+    The menu key, Ctrl-] if not set otherwise, leaves. Without a terminal it shows what was said,
+    and what comes until standard input ends; `bugbox logs --console` only shows.
 
     Args:
         id: Which session. Without it, the only one there is.
@@ -48,9 +55,10 @@ def console(id: str | None = None, /) -> int:
 
 
 def _copy(link: Stream, signals: Signals | None, escape: int | None, modes: Modes) -> None:
+    heard = False  # whoever has no input at all still gets what was said
     while True:
         wanted: list[Any] = [link] if signals is None else [link, signals]
-        if signals is not None and not link.pending:
+        if not link.pending and (signals is not None or heard):
             wanted.append(0)
         timeout = 0 if link.ready else None
         readable, writable, _ = select.select(wanted, [link] if link.pending else [], [], timeout)
@@ -63,8 +71,10 @@ def _copy(link: Stream, signals: Signals | None, escape: int | None, modes: Mode
             if not data or (escape is not None and escape in data):
                 return
             link.stdin(data)
-        if (link in readable or link.ready) and _show(link, modes, signals is not None):
-            return
+        if link in readable or link.ready:
+            heard = True
+            if _show(link, modes, signals is not None):
+                return
 
 
 def _show(link: Stream, modes: Modes, live: bool) -> bool:
@@ -77,7 +87,7 @@ def _show(link: Stream, modes: Modes, live: bool) -> bool:
             if live:
                 modes.feed(payload)
             # Only a live terminal gets the bytes as they are.
-            write_all(1, payload if live else printable(payload).encode())
+            write_all(1, _LONE_LF.sub(b"\r\n", payload) if live else printable(payload).encode())
         elif kind == protocol.EXIT:
             return True
         elif kind == protocol.ERROR:

@@ -26,7 +26,8 @@ _Word = Annotated[str, Parameter(allow_leading_hyphen=True)]
 def cp(source: _Word, target: _Word, /, *, json: bool = False) -> int:
     """Copy a file into a machine, or out of it.
 
-    One of the two is ID:PATH; with a bare `:PATH` it is the only session's.
+    One of the two is ID:PATH; with a bare `:PATH` it is the only session's. A copy into the machine
+    is the learner's, one out of it may be of any file: it is read as root.
 
     Args:
         source: What is copied; `-` is standard input.
@@ -38,6 +39,8 @@ def cp(source: _Word, target: _Word, /, *, json: bool = False) -> int:
         raise UserError(
             "one of the two has to be ID:PATH", hint="bugbox cp notes.txt read-me-3f9k:/tmp/"
         )
+    if json and target == "-":
+        raise UserError("--json and `-` would both write to standard output", hint="one of the two")
     if theirs is not None:
         id, path = theirs
         size = _put(source, id, path)

@@ -17,7 +17,7 @@ __all__ = ["as_dict", "shown"]
 @contextmanager
 def shown() -> Iterator[None]:
     """Show the progress of the work inside the block."""
-    with Progress() as progress, listening(lambda event: progress(as_dict(event))):
+    with Progress(stages=True) as progress, listening(lambda event: progress(as_dict(event))):
         yield
 
 

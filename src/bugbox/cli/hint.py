@@ -26,9 +26,9 @@ def hint(
 
     Args:
         id: Which session. Without it, the only one there is.
-        n: The number of the hint.
-        all: All of them.
-        now: Also when its author would still wait.
+        n: The number of the hint; it is given also when its author would still wait.
+        all: All of them, as with a number.
+        now: The next one, also when its author would still wait.
         json: Print one JSON document.
     """
     if n is None and id is not None and id.isdigit():
@@ -36,7 +36,8 @@ def hint(
     if all and n is not None:
         raise UserError("a number or --all, not both")
     args: dict[str, Any] = {"id": id}
-    args.update({key: value for key, value in (("n", n), ("all", all), ("now", now)) if value})
+    args.update({key: value for key, value in (("all", all), ("now", now)) if value})
+    args.update({} if n is None else {"n": n})
     answer = ask("hint", args)
     if json:
         document(answer)
@@ -46,8 +47,8 @@ def hint(
     return 0
 
 
-def hint_lines(answer: Mapping[str, Any]) -> list[str]:
-    """Write one hint for people."""
+def hint_lines(answer: Mapping[str, Any], now: str = "bugbox hint --now") -> list[str]:
+    """Write one hint for people; `now` is how they get one that is held back."""
     head = f"Hint {answer['n']} of {answer['of']}: {printable(str(answer['title']))}"
     lines = [paint(head, "bold")]
     if answer.get("cost"):
@@ -55,7 +56,7 @@ def hint_lines(answer: Mapping[str, Any]) -> list[str]:
     wait = answer.get("next_in_s")
     if answer.get("text") is None:
         when = f"in {duration(float(wait))}" if wait else "after a few more checks"
-        return [*lines, f"Its author would give it {when}. Now: bugbox hint --now"]
+        return [*lines, f"Its author would give it {when}. Now: {now}"]
     lines += ["", prose(str(answer["text"]))]
     if wait:
         lines += ["", paint(f"the next one in {duration(wait)}", "dim")]

@@ -13,6 +13,7 @@ from bugbox.errors import NotFound, StateError
 from bugbox.image import store
 from bugbox.image.store import BuiltImage
 from bugbox.paths import Home
+from bugbox.storage.file import allocated
 
 __all__ = ["build", "list_", "remove", "show"]
 
@@ -49,8 +50,16 @@ def list_(*, json: bool = False) -> int:
         document([_facts(image) for image in found])
     elif found:
         table(
-            ["NAME", "DIGEST", "SIZE"],
-            [[i.name, i.digest[:12], f"{i.size_bytes >> 20} MiB"] for i in found],
+            ["NAME", "DIGEST", "ON DISK", "SIZE"],
+            [
+                [
+                    i.name,
+                    i.digest[:12],
+                    f"{allocated(i.folder) >> 20} MiB",
+                    f"{i.size_bytes >> 20} MiB",
+                ]
+                for i in found
+            ],
         )
     else:
         complain("no base image is built yet: bugbox image build")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from bugbox.config import load
+from bugbox.errors import StateError
 from bugbox.keeper.server import serve
 from bugbox.paths import Home
 
@@ -17,5 +18,6 @@ def keeper() -> int:
     on, and the next keeper takes them over.
     """
     home = Home()
-    serve(home, load(home))
+    if not serve(home, load(home)):
+        raise StateError("a keeper runs already", hint="it ends by itself when nothing is to do")
     return 0

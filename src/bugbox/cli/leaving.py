@@ -19,7 +19,7 @@ def choose(question: str, choices: Mapping[str, str], default: str) -> str:
     """Ask until one of the keys is typed; Enter, Ctrl-D and Ctrl-C mean the default."""
     words = ", ".join(f"[{key}] {word}" for key, word in choices.items())
     while True:
-        sys.stdout.write(f"{question} {words} (Enter: {default}) ")
+        sys.stdout.write(f"{question} Type a letter, then Enter: {words} (Enter: {default}) ")
         sys.stdout.flush()
         try:
             line = sys.stdin.readline()
@@ -34,11 +34,12 @@ def choose(question: str, choices: Mapping[str, str], default: str) -> str:
         ]
         if not typed or len(found) == 1:
             return found[0] if typed else default
+        say(f'"{printable(typed)[:40]}" is none of these.')
 
 
 def offer_to_go_on(puzzle: str) -> str | None:
     """Return a living session of the puzzle that the learner wants to go on with."""
-    rows = [row for row in ask("ps") if row["puzzle"] == puzzle]
+    rows = [row for row in ask("ps") if row["puzzle"] == puzzle and not row.get("making")]
     if not rows:
         return None
     row = rows[-1]
@@ -54,8 +55,8 @@ def offer_to_go_on(puzzle: str) -> str | None:
     return id
 
 
-def solved_screen(id: str) -> bool:
-    """Congratulate; return whether the learner wants to leave."""
+def solved_screen(id: str) -> str:
+    """Congratulate; return the learner's wish: "" stays, "detach" keeps it, "leave" does not."""
     story = ask("story", {"id": id})
     say()
     say(paint("Solved!", "green"))
@@ -63,11 +64,13 @@ def solved_screen(id: str) -> bool:
     if story.get("debrief"):
         say()
         say(prose(str(story["debrief"])))
-    if story.get("next"):
-        say()
-        say(f"Next: {', '.join(printable(str(name)) for name in story['next'])}")
     say()
-    return choose("Stay and look around, or leave?", {"s": "stay", "l": "leave"}, "s") == "l"
+    names = [f"bugbox play {printable(str(name))}" for name in story.get("next") or ()]
+    say(f"Next: {', '.join(names) or 'bugbox list shows what else there is'}")
+    say()
+    choices = {"s": "stay", "k": "keep it and leave", "l": "leave and throw it away"}
+    wish = choose("Stay and look around, or leave?", choices, "s")
+    return {"s": "", "k": "detach", "l": "leave"}[wish]
 
 
 def _counted(story: Mapping[str, Any]) -> str:
@@ -77,26 +80,34 @@ def _counted(story: Mapping[str, Any]) -> str:
     return f"{after}, {hints}, {checks} check{'' if checks == 1 else 's'}."
 
 
-def after_play(id: str, *, leave: bool, seen_solved: bool) -> bool:
-    """See to the machine that was left; return whether to sit down again."""
+def after_play(id: str, *, leave: bool, seen_solved: bool, again: str) -> bool:
+    """See to the machine that was left; return whether to sit down again.
+
+    `again` is the command that brings the learner back.
+    """
     try:
         story = ask("story", {"id": id})
     except BugboxError:
         return False  # it is gone
     if story.get("solved") and not seen_solved:
-        leave = solved_screen(id) or leave
-        if not leave:
+        wish = solved_screen(id)
+        if not wish:
             return True
+        if wish == "detach":
+            _goes_back(id, again)
+            return False
+        leave = True
     if story.get("solved") and leave:
         ask("stop", {"ids": [id]})
         say(f"{id} is thrown away.")
         return False
     if story.get("state") == "off":
         say(f"{id} is off.")
-    return _what_becomes_of_it(id)
+    _what_becomes_of_it(id, again)
+    return False
 
 
-def _what_becomes_of_it(id: str) -> bool:
+def _what_becomes_of_it(id: str, again: str) -> None:
     choices = {"k": "keep", "r": "reset", "t": "throw away"}
     wish = choose("What becomes of the machine?", choices, "k")
     if wish == "t":
@@ -106,5 +117,8 @@ def _what_becomes_of_it(id: str) -> bool:
         afresh(id)
         say(f"{id} is as at the start.")
     if wish != "t":
-        complain(f"`bugbox play` or `bugbox shell {id}` goes back, `bugbox stop {id}` ends it")
-    return False
+        _goes_back(id, again)
+
+
+def _goes_back(id: str, again: str) -> None:
+    complain(f"`{again}` or `bugbox shell {id}` goes back, `bugbox stop {id}` ends it")

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bugbox.cli.out import complain, document, paint, say
+from bugbox.cli.outcome import tell
 from bugbox.config import load
+from bugbox.errors import NotFound
 from bugbox.paths import Home
 from bugbox.puzzle import catalogue
 from bugbox.puzzle.lint import Finding
@@ -26,11 +29,12 @@ def lint(*names: str, all: bool = False, json: bool = False) -> int:
         json: Print one JSON document.
     """
     where = catalogue.roots(load(Home()).puzzles)
+    unknown: list[NotFound] = []
     known = catalogue.names(where)
     if all:
         folders = [entry.folder for entry in catalogue.entries(where)]
     else:
-        folders = [catalogue.locate(name, where, Path.cwd()) for name in names or (None,)]
+        folders = _located(names or (None,), where, unknown)
     found = [finding for folder in folders for finding in look(folder, known)]
     if json:
         document([finding.as_json() for finding in found])
@@ -38,7 +42,25 @@ def lint(*names: str, all: bool = False, json: bool = False) -> int:
         for finding in found:
             say(paint(str(finding), "red" if finding.level == "error" else "yellow"))
         complain(_summary(len(folders), found))
-    return _WRONG if any(finding.level == "error" for finding in found) else 0
+    for error in unknown:
+        tell(error)
+    wrong = unknown or any(finding.level == "error" for finding in found)
+    return _WRONG if wrong else 0
+
+
+def _located(
+    names: Sequence[str | None], where: Sequence[Path], unknown: list[NotFound]
+) -> list[Path]:
+    """Return the folders that are there; note what is not, and go on. One alone is an error."""
+    found = []
+    for name in names:
+        try:
+            found.append(catalogue.locate(name, where, Path.cwd()))
+        except NotFound as error:
+            if len(names) == 1:
+                raise
+            unknown.append(error)
+    return found
 
 
 def _summary(count: int, found: list[Finding]) -> str:

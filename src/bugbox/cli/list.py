@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from bugbox.cli.out import complain, document, table
+from bugbox.cli.out import complain, document, printable, table
 from bugbox.cli.progressfile import solved_puzzles
 from bugbox.config import load
 from bugbox.paths import Home
@@ -33,6 +34,9 @@ def list(*, all: bool = False, json: bool = False) -> int:
             ["", "NAME", "DIFFICULTY", "TIME", "TITLE"],
             [_cells(entry, entry.name in solved) for entry in shown],
         )
+    for folder in load(home).puzzles.split(":"):
+        if folder and not Path(folder).expanduser().is_dir():
+            complain(f"there is no folder {printable(folder)}, which the setting puzzles names")
     broken = len(found) - len(shown)
     if broken:
         complain(f"{broken} more cannot be read: bugbox list --all, bugbox lint")

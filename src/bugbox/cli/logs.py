@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from json import loads
 from pathlib import Path
 from typing import Annotated
 
@@ -56,10 +57,21 @@ def logs(
     if json:
         document({"log": asked[0], "path": str(path), "text": text})
         return 0
-    say(printable(text).rstrip("\n"))
+    say(_milestones(text) if asked == ["boot"] else printable(text).rstrip("\n"))
     if follow:
         _follow(path)
     return 0
+
+
+def _milestones(text: str) -> str:
+    """Write what the lifeline noted of the last boot, on the machine's clock."""
+    try:
+        noted = {"kernel": 0, **loads(text)["milestones"]}
+        rows = sorted((int(ns), str(name)) for name, ns in noted.items())
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return printable(text).rstrip("\n")
+    lines = [f"{ns / 1e9:9.3f} s  {printable(name)}" for ns, name in rows]
+    return "\n".join([*lines, "bugbox boot report says where the time went"])
 
 
 def _follow(path: Path) -> None:

@@ -23,10 +23,12 @@ def run_async(work: Callable[[], Awaitable[T]]) -> T:
     async def main() -> T:
         # The event loop's own handler, which cancels this task in a place it can stand.
         cancel: Any = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGTERM, lambda signo, frame: handle(signo, frame))
         pressed = 0
 
         def handle(signo: int, frame: FrameType | None) -> None:
             nonlocal pressed
+            interrupts.note(signo)
             pressed += 1
             if pressed > 1:
                 interrupts.leave()

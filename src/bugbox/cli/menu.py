@@ -29,12 +29,20 @@ def introduce(info: Mapping[str, Any], escape: int | None) -> None:
 
 def hooks(id: str) -> Hooks:
     """Return the menu of a plain `bugbox shell`."""
+    held_back = False
+
+    def hint() -> str:
+        """Give the next one; pressed again, one that its author holds back."""
+        nonlocal held_back
+        answer = ask("hint", {"id": id, "now": held_back})
+        held_back = answer["text"] is None
+        return _print(hint_lines(answer, "h in this menu once more"))
+
     return Hooks(
         {
             "c": lambda: attempt(lambda: _nothing(check_action(id))),
-            "h": lambda: attempt(lambda: _print(hint_lines(ask("hint", {"id": id})))),
+            "h": lambda: attempt(hint),
             "s": lambda: attempt(lambda: _print(story_lines(ask("story", {"id": id})))),
-            "u": lambda: attempt(lambda: _print(["undo is not there yet"])),
         }
     )
 

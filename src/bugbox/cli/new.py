@@ -6,7 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from bugbox.cli.out import document, say
+from bugbox.cli.out import complain, document, say
+from bugbox.paths import shipped_puzzles
 from bugbox.puzzle.scaffold import create
 
 __all__ = ["new"]
@@ -32,4 +33,8 @@ def new(
     else:
         say(f"{folder} is there; next:")
         say(f"  cd {name}; bugbox test; bugbox play")
+    if (shipped_puzzles() / name).is_dir():
+        complain(
+            f"the catalogue has a {name} too: that name means its puzzle, ./{name} means yours"
+        )
     return 0

@@ -7,14 +7,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import TextIO
 
 from bugbox.cli.out import complain, document, paint, printable
+from bugbox.cli.progress import told
 from bugbox.errors import BugboxError, of_the_host
 from bugbox.paths import Home
 
@@ -22,6 +25,7 @@ __all__ = ["Interrupts", "guarded", "interrupts", "tell"]
 
 BUG = 70
 INTERRUPTED = 130
+_TERMINATED = 128 + signal.SIGTERM
 #: What a shell reports of a program that wrote to a pipe nobody reads.
 _PIPE = 128 + signal.SIGPIPE
 
@@ -29,6 +33,9 @@ _GO_ON = {
     "build": "finished images are kept; the same command goes on from there",
     "start": "all taken back, finished images are kept; the same command goes on from there",
     "play": "finished images are kept; the same command goes on from there",
+    "image": "nothing half-made is kept; the same command begins again",
+    "reset": "the machine is ended and its changes are gone; the same command makes it afresh",
+    "resume": "the machine is off and its disk is kept; the same command boots it",
     "check": "the check was dropped; the machine runs on",
 }
 
@@ -38,29 +45,42 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._count = 0
+        #: SIGTERM came: everything is taken back as for Ctrl-C, and the status tells it apart.
+        self.terminated = False
         #: Puts the terminal right, whatever was going on; set by whoever changed it.
         self.restore: Callable[[], None] | None = None
 
     def install(self) -> None:
-        """Take the signal over."""
+        """Take the signals over."""
         signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self._handle)
 
     def forgive(self) -> None:
         """Count from the start: what was interrupted has been dealt with."""
         self._count = 0
 
-    def _handle(self, _signo: int, _frame: FrameType | None) -> None:
+    @property
+    def status(self) -> int:
+        """What the program ends with."""
+        return _TERMINATED if self.terminated else INTERRUPTED
+
+    def _handle(self, signo: int, _frame: FrameType | None) -> None:
+        self.note(signo)
         self._count += 1
         if self._count > 1:
             self.leave()
         raise KeyboardInterrupt
+
+    def note(self, signo: int) -> None:
+        """Remember which signal it was."""
+        self.terminated = self.terminated or signo == signal.SIGTERM
 
     def leave(self) -> None:
         """End at once."""
         if self.restore is not None:
             self.restore()
         os.write(2, b"\nbugbox: ended at once; `bugbox gc` clears up what was left\n")
-        os._exit(INTERRUPTED)
+        os._exit(self.status)
 
 
 #: The one of this process: a signal's handler is the process's too.
@@ -77,22 +97,39 @@ def guarded(function: Callable[[], int], argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         verb = next((word for word in argv if not word.startswith("-")), "")
         hint = _GO_ON.get(verb)
-        complain("\nbugbox: interrupted" + (f": {hint}" if hint else ""))
-        return INTERRUPTED
+        word = "terminated" if interrupts.terminated else "interrupted"
+        complain(f"\nbugbox: {word}" + (f": {hint}" if hint else ""))
+        return interrupts.status
+    except SystemExit:
+        # Nobody here exits so: it is how the library that prints the help meets a closed pipe.
+        return _nobody_reads()
     except BrokenPipeError:
         return _nobody_reads()
     except BugboxError as error:
         return _failed(error, as_json)
     except OSError as error:
+        if error.filename is None and error.errno == errno.ENOSPC and _full(sys.stdout):
+            error.filename = "standard output"
         return _failed(of_the_host(error) or _bug(error, argv), as_json)
     except Exception as error:
         return _failed(_bug(error, argv), as_json)
 
 
+def _full(stream: TextIO) -> bool:
+    """Whether it is standard output that takes no more; Python would complain again at the end."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
+
+
 def tell(error: BugboxError) -> None:
     """Print an error for people: what happened, the evidence, what to do."""
-    for line in (error.detail or "").rstrip().splitlines():
-        complain(paint(f"  | {printable(line)}", "dim", sys.stderr))
+    evidence = [f"  | {printable(line)}" for line in (error.detail or "").rstrip().splitlines()]
+    for line in [] if told.issuperset(evidence) else evidence:
+        complain(paint(line, "dim", sys.stderr))
     complain(f"{paint('bugbox:', 'red', sys.stderr)} {printable(error.message)}")
     if error.hint:
         complain(f"  hint: {printable(error.hint)}")
@@ -101,9 +138,9 @@ def tell(error: BugboxError) -> None:
 def _failed(error: BugboxError, as_json: bool) -> int:
     tell(error)
     if as_json:
-        told = {"kind": error.kind, "message": error.message, "hint": error.hint,
+        words = {"kind": error.kind, "message": error.message, "hint": error.hint,
                 "detail": error.detail, "exit": error.exit_status}  # fmt: skip
-        document({"error": told})
+        document({"error": words})
     return error.exit_status
 
 

@@ -52,10 +52,10 @@ def play(
         say()
         say(prose(description(puzzle, id)))
         say()
-    return _sit_down(home, id)
+    return _sit_down(home, id, f"bugbox play {name}" if name else "bugbox play")
 
 
-def _sit_down(home: Home, id: str) -> int:
+def _sit_down(home: Home, id: str, again: str) -> int:
     """Give the terminal to the learner until they leave, and ask what becomes of the machine."""
     escape = escape_key(escape_setting(home))
     evening = _Evening(id)
@@ -68,10 +68,11 @@ def _sit_down(home: Home, id: str) -> int:
         if end.how == "lost":
             return 0
         if end.how == "detach":
-            complain(f"\n{id} runs on: `bugbox play` or `bugbox shell {id}` goes back")
+            complain(f"\n{id} runs on: `{again}` or `bugbox shell {id}` goes back")
             return 0
         say()
-        if not after_play(id, leave=end.how == "leave", seen_solved=evening.solved):
+        leave, seen = end.how == "leave", evening.solved
+        if not after_play(id, leave=leave, seen_solved=seen, again=again):
             return 0
 
 
@@ -92,4 +93,4 @@ class _Evening:
         if not check_action(self._id) or self.solved:
             return ""
         self.solved = True
-        return "leave" if solved_screen(self._id) else ""
+        return solved_screen(self._id)

@@ -16,21 +16,25 @@ from typing import Any
 
 from bugbox.cli.out import complain, duration, paint, printable
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "told"]
 
 _TICK = 0.5
+#: Lines that stay on the screen: what was printed as it came need not be printed again.
+told: set[str] = set()
 
 
 class Progress:
     """A context manager; call it with each event."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stages: bool = False) -> None:
+        """`stages`: where no terminal is, print a line as each step begins."""
         stream = sys.stderr
+        self._stages = stages
+        self._told: set[str] = set()
         self._live = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._steps: list[tuple[str, float]] = []
         self._measure = ""
         self._shown = False
-        self._told: set[str] = set()
         self._old: Any = None
 
     def __enter__(self) -> Progress:
@@ -53,6 +57,8 @@ class Progress:
         elif kind == "StepStarted":
             self._steps.append((title, time.monotonic()))
             self._measure = ""
+            if self._stages and not self._live:
+                self._line(f"{title} …")
         elif kind == "Progress":
             self._measure = _measure(event)
         elif kind == "StepFinished":
@@ -73,6 +79,7 @@ class Progress:
         if text in self._told:
             return
         self._told.add(text)
+        told.add(text)
         self._erase()
         complain(text)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from bugbox.cli.ask import ask, puzzle_ref
 from bugbox.cli.out import document, duration, paint, say
 from bugbox.errors import NotBuilt, UserError
+from bugbox.paths import shipped_puzzles
 
 __all__ = ["begin", "start"]
 
@@ -92,10 +93,17 @@ def begin(args: dict[str, Any], *, no_build: bool = False, alone: bool = False) 
         answer: dict[str, Any] = ask("start", args, alone=alone)
     except NotBuilt as missing:
         if no_build:
-            missing.hint = "bugbox build makes it; or leave --no-build out"
+            missing.hint = f"{_maker(args)} makes it; or leave --no-build out"
             raise
         from bugbox.cli import prepare  # loads the large libraries: only for a first start
 
         prepare.ensure(args.get("puzzle"), args.get("image"), args.get("kernel", ""))
         answer = ask("start", args, alone=alone)
     return answer
+
+
+def _maker(args: dict[str, Any]) -> str:
+    if args.get("image"):
+        return f"bugbox image build {args['image']}"
+    folder = str(args["puzzle"])
+    return f"bugbox build {folder.removeprefix(f'{shipped_puzzles()}/')}"

@@ -21,7 +21,7 @@ def stop(
     Args:
         ids: Which sessions. Without one, the only one there is.
         all: All of them.
-        yes: Do not ask.
+        yes: Do not ask. Without a terminal, several sessions are stopped with this only.
         no_keeper: Do it in this process, without the keeper.
         json: Print one JSON document.
     """
@@ -29,11 +29,14 @@ def stop(
         raise UserError("sessions or --all, not both")
     if all and idle(Home()):
         return _told([], json)
-    if all and not yes and sys.stdin.isatty():
-        running = [row["id"] for row in ask("ps", alone=no_keeper)]
-        listed = f"stop {len(running)} sessions: {', '.join(running)}"
-        if len(running) > 1 and not agreed(f"{listed}\ntheir disks are thrown away."):
-            return 1
+    if all and not yes:
+        running = [row["id"] for row in ask("ps", alone=no_keeper) if not row.get("making")]
+        if len(running) > 1:
+            listed = f"stop {len(running)} sessions: {', '.join(running)}"
+            if not sys.stdin.isatty():
+                raise UserError(f"nobody is there to ask whether to {listed}", hint="add --yes")
+            if not agreed(f"{listed}\ntheir disks are thrown away."):
+                return 1
     answer = ask("stop", {"all": True} if all else {"ids": list(ids)}, alone=no_keeper)
     return _told(answer["stopped"], json)
 

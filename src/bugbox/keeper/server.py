@@ -9,6 +9,7 @@ ends no machine.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -39,21 +40,26 @@ log = logging.getLogger(__name__)
 #: Seconds that answers under way have to be finished when the keeper retires.
 _FINISH_TIMEOUT = 120.0
 _LAST_WORDS_TIMEOUT = 5.0
+#: Verbs that boot a machine: with the settings of the command that asks.
+_BOOTS = frozenset({"start", "reset", "resume"})
 
 
-def serve(home: Home, settings: Settings) -> None:
-    """Be the keeper until it is over; return at once when there is one."""
+def serve(home: Home, settings: Settings) -> bool:
+    """Be the keeper until it is over; return False at once when there is one."""
     home.prepare()
     lock = os.open(home.keeper_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return
+        return False
     os.chdir("/")
     keeper_log.set_up(home)
     log.info("keeper %s, pid %d, of %s", code_version(), os.getpid(), home.root)
     anyio.run(Keeper(home, settings).run)
     log.info("keeper ends")
+    with contextlib.suppress(OSError):  # sockets of machines that run on lie in it
+        home.runtime.rmdir()
+    return True
 
 
 class Keeper:
@@ -160,8 +166,7 @@ class Keeper:
             raise VersionSkew(f"the keeper speaks protocol {protocol.PROTOCOL}")
         if verb not in protocol.ANY_VERSION and request.get("version") != self._version:
             raise VersionSkew(f"the keeper is version {self._version}")
-        # A session keeps the settings it was started with: only a start asks for new ones.
-        if verb == "start" and request.get("settings", self._settings) != self._settings:
+        if verb in _BOOTS and request.get("settings", self._settings) != self._settings:
             raise VersionSkew("the keeper has other settings")
 
     async def _answer(self, client: Client, verb: str, args: dict[str, Any]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from bugbox.errors import UserError
 from bugbox.keeper import pump
 from bugbox.keeper.wire import Client
+from bugbox.machine.lifeline.shell import Refused
 from bugbox.session.manager import Manager
 from bugbox.session.ports import port_of
 from bugbox.session.session import Session
@@ -19,6 +20,9 @@ from bugbox.session.terminal import Login, Seat
 __all__ = ["STREAMS"]
 
 Args = Mapping[str, Any]
+
+#: The step at which the lifeline finds no such user (guest/lifeline/command.c).
+_LOOK_UP = "look up the user"
 
 #: A terminal's name as terminfo has them; anything else is not passed on to the guest.
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -33,12 +37,11 @@ async def _exec(manager: Manager, client: Client, args: Args) -> None:
     rescue = bool(args.get("rescue"))
     # A solution may need the session's variants; a learner's own command gets none of them.
     told = session.plan.env if args.get("variants") else {}
-    running = await lifeline.command(
-        argv,
-        user="root" if rescue else _user(args, session),
-        env={**told, **{str(key): str(value) for key, value in (args.get("env") or {}).items()}},
-        flags=("tools",) if rescue else (),
-    )
+    user = "root" if rescue else _user(args, session)
+    own = {str(key): str(value) for key, value in (args.get("env") or {}).items()}
+    flags = ("tools",) if rescue else ()
+    with _known(user, session):
+        running = await lifeline.command(argv, user=user, env={**told, **own}, flags=flags)
     await pump.command(client, running, {"id": session.id})
 
 
@@ -53,7 +56,8 @@ async def _terminal(manager: Manager, client: Client, args: Args) -> None:
         argv=tuple(_argv(args)),
     )
     seat = Seat(session, login, *_size(args))
-    await seat.sit_down()
+    with _known(login.user, session):
+        await seat.sit_down()
     info: dict[str, Any] = {"id": session.id, "terminal": seat.terminal, "title": plan.title}
     if plan.puzzle:
         info["goal"] = plan.puzzle.manifest.summary
@@ -107,6 +111,17 @@ async def _get(manager: Manager, client: Client, args: Args) -> None:
     await client.begin_stream({"id": session.id, "path": path})
     async with contextlib.aclosing(lifeline.get_stream(path)) as parts:
         await pump.file_out(client, parts)
+
+
+@contextlib.contextmanager
+def _known(user: str, session: Session) -> Iterator[None]:
+    """Say whose mistake it is when the guest has no such user."""
+    try:
+        yield
+    except Refused as error:
+        if error.step != _LOOK_UP:
+            raise
+        raise UserError(f"{session.id} has no user {user}", hint="leave --user out") from error
 
 
 def _argv(args: Args) -> list[str | bytes]:

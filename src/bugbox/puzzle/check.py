@@ -21,7 +21,7 @@ from bugbox.puzzle.definition import Check, Puzzle
 from bugbox.puzzle.script import with_helpers
 from bugbox.puzzle.text import one_line, printable
 
-__all__ = ["Guest", "GuestResult", "Outcome", "Report", "Status", "run_checks"]
+__all__ = ["LOST", "Guest", "GuestResult", "Outcome", "Report", "Status", "run_checks"]
 
 Status = Literal["passed", "failed", "skipped", "broken"]
 
@@ -188,7 +188,7 @@ async def _run(check: Check, guest: Guest, env: Mapping[str, str], factor: float
         return _outcome(check, "broken", f"the check could not be run: {why}")
     if result.timed_out and not await _answers(guest, factor):
         return None
-    return _judged(check, result)
+    return _judged(check, result, limit)
 
 
 async def _answers(guest: Guest, factor: float) -> bool:
@@ -200,10 +200,10 @@ async def _answers(guest: Guest, factor: float) -> bool:
     return True
 
 
-def _judged(check: Check, result: GuestResult) -> Outcome:
+def _judged(check: Check, result: GuestResult, limit: float) -> Outcome:
     """Read the contract of a check's exit status."""
     if result.timed_out:
-        return _broken(check, result, f"the check did not end within {check.timeout_s:g} s")
+        return _broken(check, result, f"the check did not end within {limit:g} s")
     if result.status is None:
         return _broken(check, result, f"the check was ended by {_signal_name(result.signal)}")
     if result.status == 0:
@@ -220,6 +220,9 @@ def _judged(check: Check, result: GuestResult) -> Outcome:
 
 
 def _broken(check: Check, result: GuestResult, message: str) -> Outcome:
+    """Say how it broke, and the last it said: that is all a reader has to go by."""
+    said = _sentence(result.stderr) or _sentence(result.stdout)
+    message += f"; it said: {said}" if said else ""
     return replace(_outcome(check, "broken", message), detail=_complaints(result))
 
 

@@ -70,7 +70,13 @@ def _expected(error: ErrorDetails) -> str:
     if kind == "too_long":
         return f"at most {context['max_length']} of them"
     if kind == "model_type":
-        return f"a mapping of {', '.join(_known(error['loc']))}"
+        known = _known(error["loc"])
+        needed = [name for name, field in known.items() if field.is_required()]
+        return (
+            f"a mapping with at least {', '.join(needed)}"
+            if needed
+            else (f"a mapping of {', '.join(known)}")
+        )
     return _EXPECTED.get(kind, error["msg"])
 
 

@@ -81,9 +81,17 @@ def next_hint(
     return _hint(puzzle, n, attempt, values or {}, held_back=early)
 
 
-def every_hint(puzzle: Puzzle, *, values: Mapping[str, str] | None = None) -> list[Hint]:
+def every_hint(
+    puzzle: Puzzle,
+    *,
+    elapsed_s: float = 0.0,
+    failed_checks: int = 0,
+    values: Mapping[str, str] | None = None,
+) -> list[Hint]:
     """Give them all."""
-    return [give(puzzle, n, values=values) for n in range(1, len(puzzle.hints) + 1)]
+    attempt = _Attempt(elapsed_s=elapsed_s, failed_checks=failed_checks)
+    count = len(puzzle.hints)
+    return [_hint(puzzle, n, attempt, values or {}, held_back=False) for n in range(1, count + 1)]
 
 
 def _hint(

@@ -61,7 +61,7 @@ def _refuse_mapping(value: object) -> object:
 #: On a key whose form as a mapping is not honoured yet.
 NO_MAPPING = BeforeValidator(_refuse_mapping)
 #: How sizes and durations look in the JSON Schema, which sees the text and not the number.
-SIZE = WithJsonSchema({"type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB)$"})
+SIZE = WithJsonSchema({"type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB|TiB)$"})
 DURATION = WithJsonSchema({"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"})
 
 
@@ -100,7 +100,7 @@ def _quantity(
         except ValueError:
             number = None
         if number is None:
-            raise problem("expected", example)
+            raise problem("expected", f"{example}, from {write(low)} to {write(high)}")
         if not low <= number <= high:
             raise problem(
                 "expected", f"{example.split(' with')[0]} from {write(low)} to {write(high)}"

@@ -16,6 +16,7 @@ __all__ = ["render"]
 
 _LINK = re.compile(r"\[([^\]\n]+)\]\(<?([^)\s>]+)>?\)")
 _STRONG = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
+_EMPHASIS = re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=\S)\*(?![\w*])")
 _ITEM = re.compile(r"(\s*)([-*+]|[0-9]{1,3}[.)])\s+(.*)")
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
@@ -62,7 +63,8 @@ def _inline(text: str, bold: str, plain: str) -> str:
     parts = re.split(r"(`[^`]+`)", text)
     for n in range(0, len(parts), 2):
         linked = _LINK.sub(lambda match: f"{match[1]} ({match[2]})", parts[n])
-        parts[n] = _STRONG.sub(lambda match: f"{bold}{match[2]}{plain}", linked)
+        strong = _STRONG.sub(lambda match: f"{bold}{match[2]}{plain}", linked)
+        parts[n] = _EMPHASIS.sub(lambda match: f"{bold}{match[1]}{plain}", strong)
     return "".join(parts)
 
 

@@ -64,6 +64,7 @@ def _copy(source: Traversable, target: Path, name: str) -> None:
 
 def _no_name(name: str) -> UserError:
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower().rpartition("/")[2]).strip("-")[:63]
-    hint = f"such as {slug}" if _NAME.fullmatch(slug) else None
+    slug = slug if _NAME.fullmatch(slug) else f"{slug}-puzzle".lstrip("-")
+    hint = f"such as {slug}"
     words = next(iter(PATTERNS.values()))
     return UserError(f'a puzzle\'s name is {words}; got "{one_line(name, 80)}"', hint=hint)

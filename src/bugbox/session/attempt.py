@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -17,7 +18,7 @@ from bugbox.events import notice
 from bugbox.host.bridge import in_thread
 from bugbox.machine.state import State
 from bugbox.paths import Home
-from bugbox.puzzle.check import Report, run_checks
+from bugbox.puzzle.check import LOST, Report, run_checks
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.hint import every_hint, give, next_hint
 from bugbox.puzzle.text import printable
@@ -89,18 +90,18 @@ class Attempt:
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Give a hint, or all of them; remember which were given."""
         puzzle, record, values = self.puzzle, self.session.record, self.session.plan.values
+        pace: dict[str, Any] = {
+            "elapsed_s": max(0.0, time.time() - record.started),
+            "failed_checks": record.checks_failed,
+        }
         if all:
-            hints = every_hint(puzzle, values=values)
+            hints = every_hint(puzzle, values=values, **pace)
         else:
-            pace = {
-                "elapsed_s": max(0.0, time.time() - record.started),
-                "failed_checks": record.checks_failed,
-            }
             given = max(record.hints, default=0)
             hints = [
-                give(puzzle, n, values=values, **pace)  # type: ignore[arg-type]
+                give(puzzle, n, values=values, **pace)
                 if n is not None
-                else next_hint(puzzle, given, now=now, values=values, **pace)  # type: ignore[arg-type]
+                else next_hint(puzzle, given, now=now, values=values, **pace)
             ]
         told = {hint.n for hint in hints if hint.text is not None}
         if not told <= set(record.hints):
@@ -192,7 +193,17 @@ async def verdict(session: Session, puzzle: Puzzle) -> Report:
             raise
         guest = _Silent(MachineLost(error.message))
     factor = session.host.settings.timeout_factor
-    return await run_checks(puzzle, guest, session.plan.env, factor=factor)
+    report = await run_checks(puzzle, guest, session.plan.env, factor=factor)
+    return _with_resume(report, session) if session.state == State.FAILED else report
+
+
+def _with_resume(report: Report, session: Session) -> Report:
+    """Name the gentlest way on too: the disk is there, so the machine can be booted again."""
+    more = f"{LOST}; or bugbox resume {session.id}, which boots it again as it is"
+    checks = (
+        replace(check, message=more) if check.message == LOST else check for check in report.checks
+    )
+    return replace(report, checks=tuple(checks))
 
 
 class _Silent:
@@ -247,6 +258,8 @@ def _check_text(report: Mapping[str, Any]) -> tuple[bytes, int]:
             lines.append(f"          {check['message']}")
     verdict = {True: ("Solved.", 0), False: ("Not solved yet.", 1), None: ("Undecided.", 4)}
     told, status = verdict[report["solved"]]
+    if status == 0:
+        lines.append("Leave with `exit`: then `bugbox play` tells what was behind it.")
     return _encode("\n".join([*lines, told])), status
 
 

@@ -163,7 +163,10 @@ async def alone(home: Home, lock: str, what: str) -> AsyncIterator[None]:
     while True:
         with file.try_lock(path) as ours:
             if ours:
-                yield
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
                 return
         if not told:
             notice(f"another bugbox is building {what}: waiting for it")

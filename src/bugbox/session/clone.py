@@ -94,10 +94,13 @@ async def _answered(
 def boot_of(machine: Machine, ledger: Ledger, plan: Plan, host: Host) -> Boot:
     """Return what session.ready needs of a machine: how to ask it, and for how long."""
     factor = host.settings.timeout_factor
+    limit = plan.boot_timeout * factor
     return Boot(
+        name=plan.name,
         lifeline=machine.lifeline,
         console=lambda: console_tail(ledger.paths),
-        deadline=asyncio.get_running_loop().time() + plan.boot_timeout * factor,
+        deadline=asyncio.get_running_loop().time() + limit,
+        limit=limit,
         factor=factor,
     )
 

@@ -10,6 +10,7 @@ Use it as `async with Manager(home, settings) as manager`, under anyio's cancel 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -354,7 +355,8 @@ class Manager:
         await self._adopt_new()
         rows = [attempt.session for attempt in self._attempts.values()]
         rows.sort(key=lambda session: session.record.started)
-        return [session.summary() for session in rows]
+        making = await in_thread(lambda: [*map(_being_made, record.load_all(self.home))])
+        return [session.summary() for session in rows] + [row for row in making if row]
 
     async def _logs(self, args: Mapping[str, Any]) -> Any:
         which = str(args.get("which") or "console")
@@ -375,3 +377,19 @@ class Manager:
     async def _boot(self, args: Mapping[str, Any]) -> Any:
         session = (await self.find(args.get("id"))).session
         return await boot_facts(session, self.settings.timeout_factor)
+
+
+def _being_made(found: record.Record) -> dict[str, Any] | None:
+    """Return the line that `ps` shows for a session that nobody has been given yet."""
+    if found.phase is not record.Phase.MAKING:
+        return None
+    return {
+        "id": found.id,
+        "puzzle": found.puzzle if found.folder else None,
+        "state": "booting",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found.started)),
+        "driver": found.driver,
+        "disk": found.disk,
+        "memory_mib": found.spec.get("mem_mib"),
+        "making": True,
+    }

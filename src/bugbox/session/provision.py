@@ -174,10 +174,13 @@ async def make_ready(
     """Follow a boot to its end. `new`: nobody has worked here yet, so break it and look at it."""
     with watch.stage("kernel"):
         await machine.wait_lifeline()
+    limit = plan.boot_timeout * settings.timeout_factor
     boot = Boot(
+        name=plan.name,
         lifeline=machine.lifeline,
         console=lambda: console_tail(ledger.paths),
-        deadline=asyncio.get_running_loop().time() + plan.boot_timeout * settings.timeout_factor,
+        deadline=asyncio.get_running_loop().time() + limit,
+        limit=limit,
         factor=settings.timeout_factor,
     )
     if not plan.guest_client:

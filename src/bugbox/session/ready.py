@@ -39,6 +39,7 @@ _HOPELESS = (126, 127)
 _LOGIN_ROWS, _LOGIN_COLS = 24, 80
 _LOGIN_OUTPUT_LIMIT = 1 << 16
 _HANG_UP_TIMEOUT = 5.0
+_PATIENCE = "a busy or slow host needs more time: BUGBOX_TIMEOUT_FACTOR=3 in front of the command"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,10 @@ class Boot:
     console: Callable[[], Sequence[str]]
     #: asyncio's clock.
     deadline: float
+    #: Seconds it may take in all.
+    limit: float
+    #: Whose machine it is, for people: the puzzle's name.
+    name: str
     #: Multiplies the time one question may take.
     factor: float = 1.0
 
@@ -58,11 +63,21 @@ class Boot:
         """Seconds until the boot counts as failed."""
         return self.deadline - asyncio.get_running_loop().time()
 
-    def failed(self, what: str, output: str = "") -> BootFailed:
-        """Make the error that says what went wrong, with all the evidence."""
+    def failed(self, what: str, output: str = "", *, late: bool = False) -> BootFailed:
+        """Make the error that says what went wrong, with all the evidence.
+
+        `late`: nothing did, as far as we know, but the time was over.
+        """
         console = "\n".join(printable(line) for line in self.console())
         parts = [output.strip(), f"Last lines of the console:\n{console}" if console else ""]
-        return BootFailed(what, detail="\n".join(part for part in parts if part) or None)
+        what = f"{self.name}: {what}"
+        if late:
+            what += f" ({self.limit:g} s after its kernel was up)"
+        return BootFailed(
+            what,
+            hint=_PATIENCE if late else None,
+            detail="\n".join(part for part in parts if part) or None,
+        )
 
 
 async def wait_for_systemd(boot: Boot) -> tuple[str, ...]:
@@ -84,7 +99,7 @@ async def wait_for_systemd(boot: Boot) -> tuple[str, ...]:
             raise boot.failed(f"systemd ended in the state {word.decode()}")
         await asyncio.sleep(0.05)
     said = one_line(result.stdout or result.stderr) if result else ""
-    raise boot.failed(f"systemd was not done in time ({said or 'it did not answer'})")
+    raise boot.failed(f"systemd was not done in time: {said or 'no answer'}", late=True)
 
 
 async def _failed_units(boot: Boot) -> tuple[str, ...]:
@@ -98,7 +113,7 @@ async def run_script(boot: Boot, script: Script, *, env: Mapping[str, str] | Non
     """Run boot.sh, break.sh or session.sh; what it leaves running lives in a unit of its own."""
     result = await _script(boot, script, env=env, flags=("unit",))
     if result.timed_out:
-        raise boot.failed(f"{script.name} did not end in time", _output(result))
+        raise boot.failed(f"{script.name} did not end in time", _output(result), late=True)
     if result.code != 0:
         raise boot.failed(f"{script.name} ended with status {result.code}", _output(result))
 
@@ -108,13 +123,19 @@ async def wait_for_ready_script(
 ) -> None:
     """Run ready.sh until it ends with 0; give up when the boot's time is over."""
     pause = 0.05
+    how = ""
     while True:
         result = await _script(boot, script, env=env, flags=())
         if result.code == 0 and not result.timed_out:
             return
-        how = "did not end in time" if result.timed_out else f"ended with status {result.code}"
-        if result.code in _HOPELESS or boot.left <= pause:
-            raise boot.failed(f"not broken as told: {script.name} {how}", _output(result))
+        if not result.timed_out:  # what the last whole try said counts, not that time was over
+            how = f"ended with status {result.code}"
+        late = boot.left <= pause
+        if result.code in _HOPELESS or late:
+            how = how or "did not end in time"
+            raise boot.failed(
+                f"not broken as told: {script.name} {how}", _output(result), late=late
+            )
         await asyncio.sleep(pause)
         pause = min(2 * pause, 1.0)
 
@@ -161,7 +182,7 @@ async def log_in(boot: Boot, user: str) -> None:
                 await hang_up(boot.lifeline, terminal)
     except TimeoutError:
         raise boot.failed(
-            f"{user}'s login shell did not answer in time", printable(bytes(seen))
+            f"{user}'s login shell did not answer in time", printable(bytes(seen)), late=True
         ) from None
     except GuestError as error:
         raise boot.failed(f"{user} cannot log in: {error}", printable(bytes(seen))) from error

@@ -68,6 +68,8 @@ class Session:
         self._spawn = spawn
         self._changed = anyio.Event()
         self._coming_back: anyio.CancelScope | None = None
+        #: Somebody said stop: there will be no other machine.
+        self.over = False
         #: A machine is being made in place of one that is gone.
         self._replacing = False
         if machine is not None:
@@ -86,6 +88,8 @@ class Session:
     @property
     def state(self) -> str:
         """Where the machine is in its life; a failed boot counts as failed."""
+        if self.over:
+            return str(State.STOPPED)
         if self.machine is None:
             return str(State.BOOTING) if self._replacing else self.record.state
         return str(State.FAILED if self.trouble else self.machine.state)
@@ -101,7 +105,7 @@ class Session:
         record = self.record
         return {
             "id": record.id,
-            "puzzle": record.puzzle,
+            "puzzle": record.puzzle if record.folder else None,
             "state": self.state,
             "started": _iso(record.started),
             "driver": record.driver,
@@ -245,7 +249,10 @@ class Session:
                 self._change.cancel()
             async with self.changing:
                 with anyio.CancelScope(shield=True):
-                    if await in_thread(give_back_soon, self.ledger):
+                    ours = await in_thread(give_back_soon, self.ledger)
+                    self.over = True
+                    self._wake()
+                    if ours:
                         await self._end_machine()
                         await in_thread(give_back, self.ledger)
                 self._wake()

@@ -155,9 +155,27 @@ class Seat:
 
     async def _going_down(self) -> bool:
         """Whether the shell ended because the machine does."""
-        machine = self.session.machine
-        if machine is None or machine.state is not State.READY:
+        if self._not_ready():
             return True
+        # The machine's end may show here first, and in its state a moment later: whichever says so.
+        answer: list[bool] = []
+        async with anyio.create_task_group() as group:
+
+            async def ask() -> None:
+                answer.append(await self._says_it_goes_down())
+                group.cancel_scope.cancel()
+
+            group.start_soon(ask)
+            while not self._not_ready():
+                await self.session.changed(_FOREVER)
+            group.cancel_scope.cancel()
+        return answer[0] if answer else True
+
+    def _not_ready(self) -> bool:
+        machine = self.session.machine
+        return self.session.over or machine is None or machine.state is not State.READY
+
+    async def _says_it_goes_down(self) -> bool:
         timeout = _ASK_TIMEOUT * self.session.host.settings.timeout_factor
         try:
             lifeline = await self.session.lifeline()
@@ -224,6 +242,8 @@ class Seat:
 
 
 def _gone(session: Session) -> MachineLost:
+    if session.over:
+        return MachineLost(f"{session.id} was stopped")
     why = f": {session.reason}" if session.reason else ""
     return MachineLost(
         f"{session.id} is {session.state}{why}",

@@ -60,7 +60,15 @@ def try_lock(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         else:
-            yield True
+            yield _is_at(path, descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether what we locked is still what has that name: its last holder may have removed it."""
+    try:
+        return os.stat(path).st_ino == os.fstat(descriptor).st_ino  # noqa: PTH116 (beside fstat)
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _ON_ITS_WAY = (State.BOOTING, State.REBOOTING)
 _OVER = (State.STOPPING, State.STOPPED)
+_PATIENCE = "a busy or slow host needs more time: BUGBOX_TIMEOUT_FACTOR=3 in front of the command"
 
 
 class QemuMachine:
@@ -310,7 +311,8 @@ class QemuMachine:
                 return
             await hello
         except GuestError as error:
-            await self._fail_boot(f"the machine did not start within {limit:g} s", error.message)
+            late = f"the machine did not start within {limit:g} s"
+            await self._fail_boot(late, error.message, _PATIENCE)
         else:
             self._greeted = True
             self._wake()
@@ -339,12 +341,12 @@ class QemuMachine:
         except TimeoutError:
             raise MachineLost("QEMU did not reset the machine") from None
 
-    async def _fail_boot(self, message: str, cause: str = "") -> None:
+    async def _fail_boot(self, message: str, cause: str = "", hint: str | None = None) -> None:
         """The boot has failed: nothing runs on, and every waiting call ends."""
         if self._state in (*_OVER, State.FAILED):
             return
         lines = [*([cause] if cause else []), *self.console.tail()]
-        self._error = BootFailed(message, detail="\n".join(lines))
+        self._error = BootFailed(message, detail="\n".join(lines), hint=hint)
         self._set(State.FAILED, message)
         self.lifeline.paused = True
         with contextlib.suppress(GuestError):
