@@ -161,7 +161,10 @@ def test_a_wrong_value_is_told_with_its_place(demo: Path, more: str, expected: s
         ("variants: {A: {random: word}}\n", "9:16: variants.A.random: word is not supported yet"),
         ("session: {duration: 1h}\n", "9:1: session: not supported yet"),
         ("access:\n", "9:1: access: not supported yet"),
-        ("machine: {disks: []}\n", "9:11: machine.disks: not supported yet"),
+        (
+            "machine: {disks: [{name: a, size: 1MiB, mount: /a}]}\n",
+            "9:41: machine.disks[0].mount: not supported yet",
+        ),
         ("network: {egress: full}\n", "9:11: network.egress: full is not supported yet"),
         ("network: {egress: {allow: ['a:1']}}\n", "9:11: network.egress: not supported yet"),
         ("user: {sudo: limited}\n", "9:8: user.sudo: limited is not supported yet"),

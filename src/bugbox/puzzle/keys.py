@@ -24,8 +24,10 @@ __all__ = [
     "BaseName",
     "CheckId",
     "Count",
+    "DiskName",
     "Flag",
     "Line",
+    "MkfsWord",
     "PuzzleName",
     "RelativePath",
     "UserName",
@@ -164,6 +166,17 @@ def _one_line(value: str) -> str:
     return value
 
 
+#: Options of mke2fs that say how a filesystem is laid out, and name no file of the host.
+_MKFS = ("-b", "-g", "-i", "-I", "-m", "-N", "-O")
+
+
+def _mkfs_word(value: str) -> str:
+    plain = value.replace(",", "").replace("^", "").replace("_", "").replace(".", "")
+    if value not in _MKFS and not (plain.isascii() and plain.isalnum()):
+        raise problem("expected", f"one of {', '.join(_MKFS)}, or the value of one")
+    return value
+
+
 def limited(low: int, high: int) -> AfterValidator:
     """Keep a whole number within the limits."""
 
@@ -180,11 +193,14 @@ RelativePath = Annotated[str, Field(max_length=200), AfterValidator(_relative)]
 PuzzleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")]
 CheckId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+DiskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
+MkfsWord = Annotated[str, AfterValidator(_mkfs_word)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,31}$")]
 #: What each pattern means, in words.
 PATTERNS = {
     r"^[a-z0-9][a-z0-9-]{1,62}$": "2 to 63 lower-case letters, digits and '-', such as read-me",
     r"^[a-z0-9][a-z0-9-]{0,31}$": "up to 32 lower-case letters, digits and '-', such as space",
+    r"^[a-z][a-z0-9-]{0,15}$": "up to 16 lower-case letters, digits and '-', such as spool",
     r"^[A-Z][A-Z0-9_]{0,31}$": "up to 32 upper-case letters, digits and '_', such as SERVICE",
     r"^[a-z_][a-z0-9_-]{0,31}$": "the name of a user, such as root or learner",
 }

@@ -19,8 +19,10 @@ from bugbox.puzzle.keys import (
     BaseName,
     CheckId,
     Count,
+    DiskName,
     Flag,
     Line,
+    MkfsWord,
     PuzzleName,
     RelativePath,
     UserName,
@@ -39,6 +41,7 @@ __all__ = ["CheckEntry", "HintEntry", "Machine", "Manifest", "User"]
 
 _MEMORY = (128 << 20, 16 << 30)
 _DISK = (1 << 30, 64 << 30)
+_EXTRA = (1 << 20, 16 << 30)
 _BOOT_TIMEOUT = (1, 1800)
 _BUILD_TIMEOUT = (1, 7200)
 _CHECK_TIMEOUT = (1, 600)
@@ -63,11 +66,26 @@ class Author(Model):
 class ExtraDisk(Model):
     """A further block device."""
 
-    name: Line = key("text", "Its name.")
-    size: Annotated[int, sized(1 << 20, 64 << 30), SIZE] = key("size", "Its size.")
-    fs: Line | None = key("text", "Its filesystem.", default=None)
-    mkfs: tuple[Line, ...] = key("list of text", "Further mkfs options.", default=())
-    mount: Line | None = key("text", "Where it is mounted.", default=None)
+    name: DiskName = key("slug", "Its name, and its filesystem's label.", reader="session")
+    size: Annotated[int, sized(*_EXTRA), SIZE] = key(
+        f"size, {between(*_EXTRA, format_size)}", "Its size.", reader="session"
+    )
+    fs: Literal["ext2", "ext3", "ext4"] | None = key(
+        "`ext2`, `ext3` or `ext4`",
+        "Its filesystem; without, it is empty.",
+        reader="session",
+        default=None,
+    )
+    mkfs: Annotated[tuple[MkfsWord, ...], Field(max_length=14)] = key(
+        "list of text", 'Options of mke2fs, such as `[-N, "64"]`.', reader="session", default=()
+    )
+    mount: Annotated[Line | None, NEVER] = key("text", "Where it is mounted.", default=None)
+
+    @model_validator(mode="after")
+    def _options_of_something(self) -> ExtraDisk:
+        if self.mkfs and self.fs is None:
+            raise problem("expected", "fs beside mkfs")
+        return self
 
 
 class Machine(Model):
@@ -90,7 +108,9 @@ class Machine(Model):
         default=2 << 30,
         shown="2GiB",
     )
-    disks: Annotated[tuple[ExtraDisk, ...], NEVER] = key("list", "Further disks.", default=())
+    disks: Annotated[tuple[ExtraDisk, ...], Field(max_length=8)] = key(
+        "list, up to 8", "Further disks: /dev/vdb is the first.", reader="session", default=()
+    )
 
 
 class Network(Model):

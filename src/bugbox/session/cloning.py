@@ -66,7 +66,7 @@ class Cloning:
         self, ledger: Ledger, plan: Plan, parts: Prepared, host: Host, watch: Stopwatch
     ) -> Machine:
         """Make a session's machine: a clone if there is a template, which the record then names."""
-        if ledger.record.disk != "qcow2" or plan.carried:
+        if ledger.record.disk != "qcow2" or not plan.clonable:
             return await bring_up(ledger, plan, parts, host, watch)
         with watch.stage("template"):
             of = await self.at_hand(plan, parts, host)

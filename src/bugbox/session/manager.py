@@ -229,7 +229,7 @@ class Manager:
             ledger, machine, plan = found
         session = self._keep(Session(ledger, plan, host, machine, self._spawn)).session
         wanted = args.get("warm", True) and self._lasting and self.settings.templates == "on"
-        if wanted and ledger.record.disk == "qcow2" and not plan.carried:
+        if wanted and ledger.record.disk == "qcow2" and plan.clonable:
             self._spawn(lambda: self._warm(plan, parts, host))
         return {
             "id": session.id,

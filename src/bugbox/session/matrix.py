@@ -228,9 +228,11 @@ class _Test:
     async def _template(self) -> bool:
         """Make what machines are cloned from; whether that went well."""
         begun = time.monotonic()
-        if self.host.settings.templates == "off" or not self.host.driver.abilities.clone:
+        why = "" if self.host.driver.abilities.clone else "this driver makes no clones"
+        why = "the settings turn templates off" if self.host.settings.templates == "off" else why
+        why = why or ("" if self.plan.clonable else "a machine with further disks is not cloned")
+        if why:
             if Stage.CLONE in self.wanted:
-                why = "this driver, or the settings, make no clones"
                 self.notes.skipped(Stage.CLONE, "clone", why)
             return False
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bugbox.puzzle.definition import Puzzle, Script
+from bugbox.puzzle.manifest import ExtraDisk
 from bugbox.puzzle.variants import draw, environment, picks
 
 __all__ = ["Plan", "another", "of_image", "of_puzzle"]
@@ -36,8 +37,15 @@ class Plan:
     kernel_args: tuple[str, ...] = ()
     #: Disks that come with the session, by name: raw images that it writes a copy of its own over.
     carried: tuple[tuple[str, Path], ...] = ()
+    #: Further empty disks, made afresh for each session.
+    disks: tuple[ExtraDisk, ...] = ()
     #: The session's variants, by name.
     values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def clonable(self) -> bool:
+        """Whether a template can be made of it: the root's disk is the only one."""
+        return not self.carried and not self.disks
 
     @property
     def env(self) -> dict[str, str]:
@@ -93,6 +101,7 @@ def of_puzzle(
         disk_bytes=wishes.machine.disk,
         boot_timeout=wishes.boot.timeout,
         guest_client=wishes.guest_client,
+        disks=wishes.machine.disks,
         values=draw(wishes.variants, seed, known),
     )
 

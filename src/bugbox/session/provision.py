@@ -24,6 +24,7 @@ from bugbox.machine.driver import Driver, Machine
 from bugbox.machine.spec import Drive, Kernel, MachineSpec
 from bugbox.machine.state import State
 from bugbox.paths import Home, SessionPaths
+from bugbox.puzzle.manifest import ExtraDisk
 from bugbox.session.description import from_json, to_json
 from bugbox.session.identity import introduce
 from bugbox.session.logs import console_tail
@@ -38,6 +39,7 @@ from bugbox.session.vmm_user import make_socket_folder, own_uid
 from bugbox.storage.disk import check_free, create_overlay
 from bugbox.storage.disks.choose import by_name, choose
 from bugbox.storage.disks.layout import Part, Source
+from bugbox.storage.filesystem import make_empty
 
 __all__ = [
     "Bring",
@@ -252,6 +254,7 @@ def spec_of(
         drives=(
             *(_drive(part) for part in disk.parts),
             *(_carried(paths, name, image) for name, image in plan.carried),
+            *(_extra(paths, disk) for disk in plan.disks),
         ),
         vcpus=plan.vcpus,
         mem_mib=plan.mem_mib,
@@ -321,9 +324,21 @@ def _carried(paths: SessionPaths, name: str, image: Path) -> Drive:
     return Drive(id=name, path=paths.root / f"{name}.qcow2", format="qcow2", backing=below)
 
 
+def _extra(paths: SessionPaths, disk: ExtraDisk) -> Drive:
+    return Drive(id=f"extra-{disk.name}", path=paths.root / f"extra-{disk.name}.raw", format="raw")
+
+
 def _make_disk(ledger: Ledger, plan: Plan, parts: Prepared) -> None:
     by_name(ledger.record.disk).make(_source(plan, parts), place_of(ledger.paths))
     for name, image in plan.carried:
         path = ledger.paths.root / f"{name}.qcow2"
         path.unlink(missing_ok=True)
         create_overlay(path, backing=image, backing_format="raw")
+    for disk in plan.disks:
+        make_empty(
+            _extra(ledger.paths, disk).path,
+            size_bytes=disk.size,
+            kind=disk.fs,
+            label=disk.name,
+            options=disk.mkfs,
+        )

@@ -14,7 +14,24 @@ from pathlib import Path
 from bugbox.errors import CommandFailed, OutOfResources
 from bugbox.host import proc
 
-__all__ = ["make_ext4"]
+__all__ = ["make_empty", "make_ext4"]
+
+
+def make_empty(
+    image: Path, *, size_bytes: int, kind: str | None, label: str, options: Sequence[str] = ()
+) -> None:
+    """Make a sparse raw `image`, with an empty ext2, ext3 or ext4 on it when `kind` names one."""
+    image.unlink(missing_ok=True)
+    with image.open("xb") as file:
+        file.truncate(size_bytes)
+    if kind is None:
+        return
+    argv = ["mke2fs", "-q", "-F", "-t", kind, "-L", label, "-E", "root_owner=0:0", *options]
+    try:
+        proc.run([*argv, image], timeout=120)
+    except BaseException:
+        image.unlink(missing_ok=True)
+        raise
 
 
 def make_ext4(
