@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from session_world import MANIFEST, World, run, world
 
 from bugbox.errors import GuestError, HostError
 from bugbox.events import Event, Notice, listening
+from bugbox.host import proc
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.session import template
 from bugbox.session.cloning import Cloning, ingredients
@@ -118,6 +120,10 @@ def test_making_leaves_nothing_but_the_template(made: World) -> None:
     assert [path.name for path in made.home.templates.iterdir()] == [stored.name]
     assert list(made.home.tmp.glob("template*")) == []
     assert make(made).name == stored.name
+    # The header says where the disk below is, for people and tools.
+    argv = ["qemu-img", "info", "--output=json", stored.empty_disk]
+    told = json.loads(proc.run(argv, timeout=30).stdout)
+    assert told["full-backing-filename"] == str(stored.disk)
 
 
 def test_a_puzzle_that_names_its_machine_keeps_the_name(made: World) -> None:

@@ -68,7 +68,7 @@ async def make(
         await in_thread((work / "state").write_bytes, state)
         await in_thread(_empty_disk, work, plan.disk_bytes)
         with step("Save the template"):
-            stored = await in_thread(template.complete, work, manifest, ram)
+            stored = await in_thread(template.complete, work, home, manifest, ram)
         with step("Try a clone"):
             await _try(stored, plan, parts, host)
         return await in_thread(template.publish, stored, home)

@@ -19,7 +19,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from bugbox.machine.template import PARTS, Manifest, Part, Snapshot, parse
 from bugbox.paths import Home
 from bugbox.session.record import load_all
 from bugbox.storage import file, memory
+from bugbox.storage.disk import name_backing
 
 __all__ = [
     "Adopted",
@@ -182,11 +183,13 @@ def verify_all(home: Home) -> list[str]:
     return wrong
 
 
-def complete(work: Path, manifest: Manifest, ram: int) -> Stored:
+def complete(work: Path, home: Home, manifest: Manifest, ram: int) -> Stored:
     """Make a template of what is in `work` (state and disks) and the memory `ram`."""
-    parts = {}
+    parts: dict[str, Part] = {}
     for name in PARTS:
         path = work / name
+        if name == "clone.qcow2":  # the last: its header names its place, which the others make
+            name_backing(path, _place(home, manifest.key, parts) / "disk.qcow2", "qcow2")
         digest = memory.save(ram, path) if name == "ram" else file.digest(path)
         path.chmod(0o444)
         os.chown(path, os.geteuid(), os.getegid())
@@ -198,11 +201,15 @@ def complete(work: Path, manifest: Manifest, ram: int) -> Stored:
 
 def publish(made: Stored, home: Home) -> Stored:
     """Put a template in its place, where `find` finds it."""
-    digests = "".join(made.manifest.parts[name].sha256 for name in PARTS)
-    content = hashlib.sha256(digests.encode()).hexdigest()
-    final = home.templates / f"{made.manifest.key}-{content[:12]}"
+    final = _place(home, made.manifest.key, made.manifest.parts)
     file.publish(made.folder, final)
     return Stored(folder=final, manifest=made.manifest)
+
+
+def _place(home: Home, key: str, parts: Mapping[str, Part]) -> Path:
+    digests = "".join(parts[name].sha256 for name in ("ram", "state", "disk.qcow2"))
+    content = hashlib.sha256(digests.encode()).hexdigest()
+    return home.templates / f"{key}-{content[:12]}"
 
 
 def suspect(of: Stored, why: str) -> None:

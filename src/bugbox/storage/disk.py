@@ -11,7 +11,7 @@ from bugbox.errors import HostError
 from bugbox.host import proc
 from bugbox.storage.file import require_free
 
-__all__ = ["Format", "check_free", "create_empty", "create_overlay", "virtual_size"]
+__all__ = ["Format", "check_free", "create_empty", "create_overlay", "name_backing", "virtual_size"]
 
 Format = Literal["raw", "qcow2"]
 
@@ -30,6 +30,14 @@ def create_overlay(
         raise HostError(f"{path} is there already")
     size = max(size_bytes, virtual_size(backing, backing_format))
     _create(path, size, "-b", str(backing.resolve()), "-F", backing_format)
+
+
+def name_backing(path: Path, backing: Path, backing_format: Format) -> None:
+    """Write into a qcow2's header what it lies over, without looking whether that is there."""
+    proc.run(
+        ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", backing, "-F", backing_format, path],
+        timeout=60,
+    )
 
 
 def create_empty(path: Path, *, size_bytes: int) -> None:
