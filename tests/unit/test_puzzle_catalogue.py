@@ -7,7 +7,7 @@ import pytest
 
 from bugbox.errors import DefinitionError, NotFound
 from bugbox.paths import Home, shipped_puzzles
-from bugbox.puzzle.catalogue import entries, find, locate, names, roots
+from bugbox.puzzle.catalogue import Shelf, entries, find, locate, names, roots
 from bugbox.puzzle.scaffold import create
 
 
@@ -83,3 +83,24 @@ def test_what_is_not_there(
         locate(ref, [root], here)
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
+
+
+def test_a_shelf_loads_again_what_has_changed(root: Path) -> None:
+    shelf = Shelf()
+    first = shelf.find("deleted", [root], root)
+    assert shelf.find("deleted", [root], root) is first
+    text = root / "deleted" / "solve.sh"
+    for change in (
+        lambda: text.write_text("#!/bin/sh\ntrue\n"),
+        lambda: text.rename(text.with_name("other.sh")),
+        lambda: text.symlink_to("other.sh"),
+        lambda: text.with_name("other.sh").write_text("#!/bin/sh\nfalse\n"),
+        lambda: text.with_name("other.sh").chmod(0o700),
+    ):
+        before = shelf.find("deleted", [root], root)
+        change()
+        after = shelf.find("deleted", [root], root)
+        assert after is not before
+    (root / "deleted/puzzle.yaml").write_text("schema: 1\n")
+    with pytest.raises(DefinitionError):
+        shelf.find("deleted", [root], root)

@@ -6,6 +6,7 @@ A name of the catalogue wins over a folder of that name where we stand; `./NAME`
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from bugbox.paths import Home, shipped_puzzles
 from bugbox.puzzle.definition import MANIFEST, Puzzle, load
 from bugbox.puzzle.text import one_line
 
-__all__ = ["Entry", "entries", "find", "locate", "names", "roots"]
+__all__ = ["Entry", "Shelf", "entries", "find", "locate", "names", "roots"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
 
@@ -82,6 +83,47 @@ def locate(ref: str | None, where: Sequence[Path], cwd: Path) -> Path:
 def find(ref: str | None, where: Sequence[Path], cwd: Path) -> Puzzle:
     """Locate and load a puzzle."""
     return load(locate(ref, where, cwd))
+
+
+class Shelf:
+    """Puzzles that were loaded, good for as long as nothing in their folders changes.
+
+    For a process that starts the same ones again and again: to look is a tenth of to load.
+    """
+
+    #: Folders with more entries than this are loaded each time.
+    _MOST = 500
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[list[tuple[object, ...]], Puzzle]] = {}
+
+    def find(self, ref: str | None, where: Sequence[Path], cwd: Path) -> Puzzle:
+        """Locate a puzzle; load it if it is not known as it is now."""
+        folder = locate(ref, where, cwd)
+        look = self._look(folder)
+        kept = self._known.get(folder)
+        if kept is not None and look and kept[0] == look:
+            return kept[1]
+        puzzle = load(folder)
+        if look and self._look(folder) == look:
+            self._known[folder] = (look, puzzle)
+        return puzzle
+
+    def _look(self, folder: Path) -> list[tuple[object, ...]]:
+        """Return what changes when anything in the folder does; nothing when that is much."""
+        found: list[tuple[object, ...]] = []
+        try:
+            for place, folders, files in os.walk(folder):
+                for name in (".", *folders, *files):
+                    path = os.path.join(place, name)  # noqa: PTH118 (many, on the path of a start)
+                    for info in (os.lstat(path), os.stat(path)):  # noqa: PTH116
+                        seen = (info.st_mode, info.st_ino, info.st_size)
+                        found.append((path, *seen, info.st_mtime_ns, info.st_ctime_ns))
+                if len(found) > self._MOST:
+                    return []
+        except OSError:
+            return []
+        return found
 
 
 def _folders(where: Sequence[Path]) -> dict[str, Path]:

@@ -64,6 +64,7 @@ class Manager:
         #: Sessions that could not be adopted, and when their records were last written then.
         self._in_vain: dict[str, int] = {}
         self._adopting = anyio.Lock()
+        self._shelf = catalogue.Shelf()
         self._cloning = Cloning(home)
         self._pool = Pool(settings, self._cloning, self._spawn)
         self._drivers: dict[str, Driver] = {}
@@ -285,7 +286,7 @@ class Manager:
         if args.get("image"):
             return of_image(str(args["image"]))
         where = catalogue.roots(self.settings.puzzles, self.home)
-        puzzle = catalogue.find(str(args["puzzle"]), where, Path("/"))
+        puzzle = self._shelf.find(str(args["puzzle"]), where, Path("/"))
         seed, known = args.get("seed"), args.get("variants")
         return of_puzzle(puzzle, seed=None if seed is None else int(seed), known=known)
 
