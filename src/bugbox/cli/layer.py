@@ -89,12 +89,13 @@ def export(
     return 0
 
 
-def apply(name: str, /, *, output: Path, json: bool = False) -> int:
+def apply(name: str, /, *, output: Path, on_host: bool = False, json: bool = False) -> int:
     """Unpack a layer onto a new disk (qcow2) over its base image; needs no root.
 
     Args:
         name: A layer's file, an OCI image layout (FOLDER or FOLDER:NAME), or a built puzzle.
         output: The new disk; also -o.
+        on_host: Write a whole raw image instead, by mount and tar on this host; for root.
         json: Print one JSON document.
     """
     home = Home()
@@ -102,7 +103,10 @@ def apply(name: str, /, *, output: Path, json: bool = False) -> int:
     with shown(), _meant(name) as path:
         head = layer_file.read_head(path)
         parts = prepare.layer_parts(home, settings, head.base or "debian-12")
-        anyio.run(artefact.to_disk, parts, path, output)
+        if on_host:
+            artefact.to_raw(parts, path, output)
+        else:
+            anyio.run(artefact.to_disk, parts, path, output)
     if json:
         document({"output": str(output), "base": str(parts.image.rootfs)})
     else:

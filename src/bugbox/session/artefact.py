@@ -16,13 +16,14 @@ from bugbox.host.bridge import held
 from bugbox.image.rootfs import BuiltImage
 from bugbox.paths import Home
 from bugbox.puzzle.definition import Puzzle
+from bugbox.puzzle.unpack import lists
 from bugbox.session.builder import Parts, apply_layer, find_layer
 from bugbox.session.layer import head_of
-from bugbox.storage import file, layer_file, oci
+from bugbox.storage import file, layer_file, oci, onhost
 from bugbox.storage.archive import ArchiveError
 from bugbox.storage.layer_file import Head
 
-__all__ = ["export", "file_of", "from_image", "require_base", "to_disk"]
+__all__ = ["export", "file_of", "from_image", "require_base", "to_disk", "to_raw"]
 
 Form = Literal["file", "tar", "oci"]
 
@@ -126,6 +127,16 @@ def _with_origin(head: Head, said: str | None) -> Head:
         raise ArchiveError(f"the image's {oci.HEAD} names no size of a disk")
     # Not the inputs: somebody may have changed the layer on its way.
     return replace(head, disk_bytes=disk_bytes, **kept)
+
+
+def to_raw(parts: Parts, source: Path, to: Path) -> Head:
+    """Unpack a layer onto a new raw image, by mount and tar on this host; for root."""
+    head = layer_file.read_head(source)
+    require_base(head, parts.image)
+    base = parts.image.rootfs
+    with _new(parts.home, to) as made:
+        onhost.to_raw(source, base, made, size_bytes=head.disk_bytes, lists=lists)
+    return head
 
 
 async def to_disk(parts: Parts, source: Path, to: Path) -> Head:
