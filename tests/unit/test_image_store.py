@@ -18,7 +18,7 @@ from bugbox.config import Settings
 from bugbox.errors import BuildFailed, HostError, NotFound, OutOfResources
 from bugbox.events import Progress, StepFinished, listening
 from bugbox.host import proc
-from bugbox.image import store
+from bugbox.image import rootfs, store
 from bugbox.paths import Home
 from bugbox.storage.privilege import as_root
 
@@ -285,3 +285,24 @@ def test_a_host_without_debians_keys_is_told_what_to_install(home, monkeypatch, 
     with pytest.raises(HostError) as caught:
         store.ensure_base(home, Settings())
     assert caught.value.hint == "apt-get install debian-archive-keyring"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda values: [1],
+        lambda values: values | {"packages": 3},
+        lambda values: {key: value for key, value in values.items() if key != "sha256"},
+    ],
+)
+def test_an_odd_manifest_hides_no_other(tmp_path, spoil):
+    home = Home(tmp_path / "home")
+    home.prepare()
+    whole = {
+        "format": 1, "digest": "d", "recipe": "r", "name": "n", "size_bytes": 1, "later": 2,
+        "packages": ["a=1"], "kernel_release": "6.1", "sha256": "s",
+    }  # fmt: skip
+    for name, values in (("good", whole), ("odd", spoil(whole))):
+        (home.images / name).mkdir(parents=True)
+        (home.images / name / "manifest.json").write_text(json.dumps(values))
+    assert [image.folder.name for image in rootfs.built(home)] == ["good"]

@@ -8,12 +8,13 @@ import json
 import socket
 
 import anyio
+import pytest
 from anyio.abc import UNIXSocketStream
 
 from bugbox.events import Notice
 from bugbox.keeper import protocol
 from bugbox.keeper.protocol import FrameDecoder
-from bugbox.keeper.wire import Client, error_json
+from bugbox.keeper.wire import Client, HungUp, error_json
 
 #: More than a socket's buffers hold, so that the sender has to wait for the reader.
 _LARGE = 900_000
@@ -93,3 +94,35 @@ def test_a_full_disk_is_no_bug_of_ours() -> None:
     assert (told["kind"], told["exit"]) == ("HostError", 3)
     assert told["message"] == "/home/record.json: No space left on device"
     assert error_json(FileNotFoundError(errno.ENOENT, "No such file"))["exit"] == 70
+
+
+def test_an_event_whose_sender_is_cancelled_is_sent_by_the_next() -> None:
+    async def main() -> bytes:
+        ours, theirs = socket.socketpair()
+        with ours:
+            async with await UNIXSocketStream.from_socket(theirs) as stream:
+                client = Client(stream)
+                client.on_event(Notice(text="once"))
+                async with client._sending, anyio.create_task_group() as group:
+                    group.start_soon(client.flush_events)
+                    await anyio.wait_all_tasks_blocked()
+                    group.cancel_scope.cancel()
+                await client.send_line({"result": 1})
+            return await _all_of(ours)
+
+    lines = [json.loads(line) for line in anyio.run(main).splitlines()]
+    assert [line.get("result") or line["event"]["text"] for line in lines] == ["once", 1]
+
+
+def test_a_client_that_asks_nothing_is_hung_up_on() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours:
+            async with await UNIXSocketStream.from_socket(theirs) as stream:
+                client = Client(stream)
+                client.patience = 0.01
+                ours.send(b'{"verb": ')
+                with anyio.fail_after(30), pytest.raises(HungUp):
+                    await client.request()
+
+    anyio.run(main)

@@ -339,3 +339,7 @@ def test_the_largest_check_fits_into_one_request() -> None:
     text = with_helpers(b"#!/bin/sh\n" + b"#" * (MAX_SCRIPT - 10))
     fields = [(Tag.SCRIPT, text), (Tag.NAME, "n" * 100), (Tag.ENV, "NAME=" + "v" * 8000)]
     assert encode(Frame(Type.OPEN, 0, 1, pack_fields(fields)))
+
+
+def test_what_is_looked_for_in_a_guests_complaint_is_bounded() -> None:
+    assert check_module._missing(b"x" * 100 + b"y" * 200 + b": not found\n").startswith("y")

@@ -360,6 +360,69 @@ def test_a_lost_monitor_of_a_living_qemu_is_taken_up_again(tmp_path: Path) -> No
     on_double(tmp_path, test)
 
 
+def _monitor_goes(double: QemuDouble) -> None:
+    assert double._monitor is not None
+    double._monitor.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [("shutdown", State.OFF), ("io-error", State.STALLED), ("paused", State.PAUSED)],
+)
+def test_what_happened_without_a_monitor_is_seen_when_it_is_back(
+    tmp_path: Path, status: str, state: State
+) -> None:
+    async def test(machine: QemuMachine, double: QemuDouble, process: Process) -> None:
+        await up(machine)
+        double.status = status
+        _monitor_goes(double)
+        await until(machine, state)
+        assert machine.lifeline.paused
+        if state is State.OFF:
+            await machine.reset()
+        else:
+            await machine.resume()
+        await machine.wait_lifeline()
+
+    on_double(tmp_path, test)
+
+
+def test_a_reboot_without_a_monitor_is_seen_when_it_is_back(tmp_path: Path) -> None:
+    async def test(machine: QemuMachine, double: QemuDouble, process: Process) -> None:
+        await up(machine)
+        (tmp_path / "boot.json").write_text('{"boot_id": "an older boot"}')
+        _monitor_goes(double)
+        await until(machine, State.REBOOTING)
+        await machine.wait_lifeline()
+        await machine.reached(State.READY)
+
+    on_double(tmp_path, test)
+
+
+def test_a_monitor_that_is_lost_again_and_again_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Process, "wait_gone", lambda process, timeout: False)
+
+    async def test(machine: QemuMachine, double: QemuDouble, process: Process) -> None:
+        await up(machine)
+        answer = double._answer
+
+        async def hang_up(request: dict[str, object]) -> None:
+            if request.get("execute") == "query-status":
+                _monitor_goes(double)
+            else:
+                await answer(request)
+
+        double._answer = hang_up  # type: ignore[method-assign]
+        _monitor_goes(double)
+        await until(machine, State.FAILED)
+        assert machine.reason == "QEMU's monitor was lost again and again"
+        assert double.commands.count("qmp_capabilities") == 4
+
+    on_double(tmp_path, test)
+
+
 def test_a_watcher_that_fails_hurts_nobody(tmp_path: Path) -> None:
     async def test(machine: QemuMachine, double: QemuDouble, process: Process) -> None:
         seen: list[State] = []

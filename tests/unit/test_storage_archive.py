@@ -225,6 +225,7 @@ def test_limits_bind() -> None:
     many = tar(*(file(f"f{n}") for n in range(20)))
     assert "more than 10 members" in refused(many, Limits(members=10))
     large = tar(file("f", bytes(3 << 20)))
+    assert "too long together" in refused(many, Limits(all_name_bytes=20))
     assert "larger than 1 MiB" in refused(large, Limits(bytes=1 << 20))
     assert len(read(large)) == 1
 

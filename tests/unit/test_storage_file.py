@@ -166,3 +166,17 @@ def test_a_lock_that_its_holder_removed_is_not_had(tmp_path: Path) -> None:
         patch.setattr(os, "open", removed_meanwhile)
         with file.try_lock(path) as ours:
             assert not ours
+
+
+def test_sweep_makes_nothing_of_what_has_just_gone(tmp_path, monkeypatch):
+    gone = tmp_path / "gone-1"
+    listed = type(tmp_path).iterdir
+    monkeypatch.setattr(type(tmp_path), "iterdir", lambda folder: [*listed(folder), gone])
+    assert file.sweep(tmp_path) == []
+    assert not gone.exists()
+
+
+def test_a_lock_that_is_not_made_is_not_ours(tmp_path):
+    with file.try_lock(tmp_path / "no", create=False) as ours:
+        assert not ours
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bugbox.config import Settings
 from bugbox.errors import BuildFailed
@@ -69,10 +71,21 @@ def built(home: Home) -> list[BuiltImage]:
             values = json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue
-        if values.pop("format", None) == _FORMAT:
-            values["packages"] = tuple(values["packages"])
-            found.append((path.stat().st_mtime, BuiltImage(folder=path.parent, **values)))
+        image = _of_manifest(path.parent, values)
+        if image is not None:
+            found.append((path.stat().st_mtime, image))
     return [image for _, image in sorted(found, key=lambda pair: pair[0])]
+
+
+def _of_manifest(folder: Path, values: Any) -> BuiltImage | None:
+    """Return the image of a manifest; None of one that is not as we write them."""
+    if not isinstance(values, dict) or values.get("format") != _FORMAT:
+        return None
+    fields = {each.name for each in dataclasses.fields(BuiltImage)} - {"folder"}
+    if not fields <= values.keys() or not isinstance(values["packages"], list):
+        return None
+    known = {name: values[name] for name in fields}
+    return BuiltImage(folder=folder, **(known | {"packages": tuple(values["packages"])}))
 
 
 def build(home: Home, settings: Settings, recipe: Recipe, kernel: BuiltKernel) -> BuiltImage:

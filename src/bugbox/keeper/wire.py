@@ -31,6 +31,9 @@ class HungUp(Exception):
 class Client:
     """One connection. `next_frame` by one task, `send_frame` by another."""
 
+    #: Seconds that a client may take to say what it wants.
+    patience = 60.0
+
     def __init__(self, sock: UNIXSocketStream) -> None:
         self._sock = sock
         self._held = b""
@@ -43,11 +46,14 @@ class Client:
         self._unsent = bytearray()
 
     async def request(self) -> dict[str, Any]:
-        """Read the line that says what is wanted. ProtocolError, HungUp."""
-        while b"\n" not in self._held:
-            if len(self._held) > protocol.LINE_LIMIT:
-                raise ProtocolError("the request is too long")
-            self._held += await self._receive()
+        """Read the line that says what is wanted. ProtocolError, HungUp: also of one too slow."""
+        with anyio.move_on_after(self.patience) as limit:
+            while b"\n" not in self._held:
+                if len(self._held) > protocol.LINE_LIMIT:
+                    raise ProtocolError("the request is too long")
+                self._held += await self._receive()
+        if limit.cancelled_caught:
+            raise HungUp
         text, self._held = self._held.split(b"\n", 1)
         try:
             request = json.loads(text)
@@ -129,11 +135,11 @@ class Client:
             raise HungUp from None
 
     async def _send(self, data: bytes) -> None:
-        """Send it behind all that was begun. Cancelled half-way, no line or frame is torn."""
+        """Send it behind all that was begun. Cancelled half-way, none is torn, none is lost."""
         raw = self._sock.extra(SocketAttribute.raw_socket)
+        self._unsent += data
         try:
             async with self._sending:
-                self._unsent += data
                 while self._unsent:
                     try:
                         del self._unsent[: raw.send(self._unsent)]

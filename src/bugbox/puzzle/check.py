@@ -240,7 +240,8 @@ def _complaints(result: GuestResult) -> str:
     return printable(result.stderr[-4096:]).strip()
 
 
-_NOT_FOUND = re.compile(r"([^\s:']+)'?: (?:not found|Permission denied|No such file)")
+#: Of a bounded length: the guest could make an unbounded one cost the square of its output.
+_NOT_FOUND = re.compile(r"([^\s:']{1,200})'?: (?:not found|Permission denied|No such file)")
 
 
 def _missing(stderr: bytes) -> str:

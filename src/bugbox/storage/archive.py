@@ -44,7 +44,7 @@ def scan(source: BinaryIO, limits: Limits = USUAL) -> Iterator[Entry]:
 def members(source: BinaryIO, limits: Limits = USUAL) -> Iterator[tuple[Entry, Iterator[bytes]]]:
     """Yield every member with its contents, which are good until the next one is asked for."""
     reader = TarReader(source, limits)
-    rules = _Rules()
+    rules = _Rules(limits)
     count = 0
     while (entry := reader.next_entry()) is not None:
         count += 1
@@ -58,11 +58,15 @@ def members(source: BinaryIO, limits: Limits = USUAL) -> Iterator[tuple[Entry, I
 class _Rules:
     """What no single header shows: how members go together."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.seen: dict[str, int] = {}
+        self._left = limits.all_name_bytes
 
     def admit(self, entry: Entry) -> None:
         """Refuse a member that does not fit to those before it."""
+        self._left -= len(entry.name)
+        if self._left < 0:
+            raise ArchiveError("the names of its members are too long together")
         if entry.name in self.seen:
             raise ArchiveError(f"{entry.name}: twice in the archive")
         self._below_folders_only(entry)

@@ -32,6 +32,8 @@ class Limits:
     #: Of the pax records before one member: names, and extended attributes up to 64 KiB each.
     header_bytes: int = 1 << 20
     name_bytes: int = 4096
+    #: Of all names together, which are kept until the end.
+    all_name_bytes: int = 64 << 20
     #: Pieces of data between the holes of one file.
     pieces: int = 100_000
 

@@ -52,15 +52,27 @@ def locked(path: Path, *, waiting: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def try_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock file or folder `path` if nobody else does; yields whether we do."""
-    with _opened(path) as descriptor:
+def try_lock(path: Path, *, create: bool = True) -> Iterator[bool]:
+    """Hold the lock file or folder `path` if nobody else does; yields whether we do.
+
+    Without `create`, one that is not there is not ours.
+    """
+    try:
+        descriptor = _open(path, create)
+    except FileNotFoundError:
+        if create:
+            raise
+        yield False
+        return
+    try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield _is_at(path, descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
@@ -71,10 +83,14 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
+def _open(path: Path, create: bool) -> int:
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | (os.O_CREAT if create else 0)
+    return os.open(path, flags | os.O_CLOEXEC, 0o644)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    descriptor = _open(path, create=True)
     try:
         yield descriptor
     finally:
@@ -103,7 +119,7 @@ def sweep(tmp: Path) -> list[Path]:
         for entry in sorted(tmp.iterdir()):
             if entry.name.startswith("."):  # locks
                 continue
-            with try_lock(entry) as ours:
+            with try_lock(entry, create=False) as ours:
                 if ours:
                     remove_tree(entry)
                     removed.append(entry)

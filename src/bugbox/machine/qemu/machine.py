@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 _ON_ITS_WAY = (State.BOOTING, State.REBOOTING)
 _OVER = (State.STOPPING, State.STOPPED)
 _PATIENCE = "a busy or slow host needs more time: BUGBOX_TIMEOUT_FACTOR=3 in front of the command"
+#: Losses of the monitor of a QEMU that lives, before it is given up.
+_LOSSES = 3
+_UNWRITTEN = "the host could not write its disk"
+_WENT_OFF = "the guest powered itself off"
 
 
 class QemuMachine:
@@ -82,6 +86,7 @@ class QemuMachine:
         self._tasks: set[asyncio.Task[None]] = set()
         #: Runs while a lost monitor is found dead or taken up again.
         self._finding: asyncio.Task[None] | None = None
+        self._losses = 0
         self._released = False
 
     # What it is.
@@ -136,6 +141,7 @@ class QemuMachine:
 
     async def resume(self) -> None:
         """Let them run on: from PAUSED, and from STALLED once there is room again."""
+        await self._found()
         if self._state not in (State.PAUSED, State.STALLED):
             raise StateError(f"a machine that is {self._state} cannot be resumed")
         before = self._state
@@ -154,6 +160,7 @@ class QemuMachine:
 
     async def reset(self) -> None:
         """Boot it again on the same disk, whatever the guest does. MachineLost: QEMU is gone."""
+        await self._found()
         if not self.process.alive:
             raise MachineLost(f"{self.spec.id}: its QEMU is gone")
         if self._state is State.FAILED and self._tasks:
@@ -270,9 +277,9 @@ class QemuMachine:
             self._state = State.BOOTING
             await self.start()
         elif status == "io-error":
-            self._state, self._reason = State.STALLED, "the host could not write its disk"
+            self._state, self._reason = State.STALLED, _UNWRITTEN
         elif status == "shutdown":
-            self._state, self._reason = State.OFF, "the guest powered itself off"
+            self._state, self._reason = State.OFF, _WENT_OFF
         elif status == "paused":
             self._state = State.PAUSED
         else:
@@ -413,22 +420,54 @@ class QemuMachine:
 
     async def _find_out(self) -> None:
         """The monitor's connection ended: QEMU is dead, or only the connection is."""
+        self._losses += 1
         if await in_thread(self.process.wait_gone, 2.0):
             last = log_tail(self.spec)
             line = last.splitlines()[-1] if last else "it said nothing"
             self._error = MachineLost(f"QEMU ended unexpectedly: {line}", detail=last)
+        elif self._losses > _LOSSES:
+            self._error = MachineLost("QEMU's monitor was lost again and again")
         else:
             self._monitor = self._new_monitor()
             try:
                 await self._monitor.connect()
+                self._catch_up(await self._monitor.status())
                 return
             except GuestError as error:
+                await self._monitor.settled()
+                if self._finding is not asyncio.current_task():
+                    return  # lost again, and looked into already
                 self._error = error
         if State.FAILED in TABLE[self._state]:
             self._set(State.FAILED, self._error.message)
         self.lifeline.paused = True
         await self.lifeline.aclose()
         self._wake()
+
+    def _catch_up(self, status: str) -> None:
+        """Make up for the events of the time without a monitor, which nobody repeats."""
+        follows = TABLE[self._state]
+        if status == "shutdown" and State.OFF in follows:
+            self._stand_still(State.OFF, _WENT_OFF)
+        elif status == "io-error" and State.STALLED in follows:
+            self._before_stall = self._state
+            self._stand_still(State.STALLED, _UNWRITTEN)
+        elif status == "paused" and State.PAUSED in follows:
+            self._stand_still(State.PAUSED, "")
+        elif status == "running" and self._state is State.READY:
+            self._spawn(self._look_for_reboot())
+
+    async def _look_for_reboot(self) -> None:
+        """A guest that has rebooted unseen knows nothing of our conversation."""
+        limit = 10.0 * self._factor
+        with contextlib.suppress(GuestError):
+            await self.lifeline.ping(limit)
+            if await self._same_boot(limit):
+                return
+        if self._state is State.READY:
+            self.console.mark("reboot")
+            self._set(State.REBOOTING)
+            self._begin_boot(retry=False)
 
     # Small things.
 
@@ -437,10 +476,14 @@ class QemuMachine:
 
     async def _tell(self, command: str, arguments: Mapping[str, object] | None) -> None:
         """Say it to QEMU, once a connection that was just lost is known dead or is back."""
+        await self._found()
+        await self._monitor.execute(command, arguments)
+
+    async def _found(self) -> None:
+        """Wait until a lost monitor is found dead or is back, and what it missed is known."""
         await self._monitor.settled()
         if self._finding is not None and not self._finding.done():
             await asyncio.wait([self._finding])
-        await self._monitor.execute(command, arguments)
 
     def _new_monitor(self) -> Monitor:
         return Monitor(
