@@ -129,14 +129,23 @@ def run(puzzle: Puzzle, guest: Guest, **options: Any) -> Report:
             "the check needs a program, which this machine no longer has: undo or reset",
         ),
         (Result(2), "broken", "the check broke: it ended with status 2"),
-        (Result(3, stdout=b"Not solved.\n"), "broken", "the check broke: it ended with status 3"),
+        (
+            Result(3, stdout=b"Not solved.\n"),
+            "broken",
+            "the check broke: it ended with status 3; it said: Not solved.",
+        ),
+        (
+            Result(3, stdout=b"Not solved.\n", stderr=b"no such \x1b[2Jthing\n"),
+            "broken",
+            "the check broke: it ended with status 3; it said: no such \\x1b[2Jthing",
+        ),
         (Result(255), "broken", "the check broke: it ended with status 255"),
         (Result(None, signal=9), "broken", "the check was ended by SIGKILL"),
         (Result(None, signal=250), "broken", "the check was ended by signal 250"),
         (
             Result(None, signal=9, stdout=b"Not yet.\n", timed_out=True),
             "broken",
-            "the check did not end within 10 s",
+            "the check did not end within 10 s; it said: Not yet.",
         ),
         (
             GuestError("no user nobody2"),

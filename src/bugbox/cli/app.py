@@ -7,6 +7,7 @@ Commands are named by module and function and loaded when they are used.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, cast
@@ -138,19 +139,18 @@ def _mistake(argv: Sequence[str], error: cyclopts.CycloptsError) -> UserError:
         return UserError(f"there is no command `bugbox {prefix}{wrong}`", hint=hint)
     name = " ".join(path)
     helps = f"bugbox {name} --help" if path else "bugbox --help"
+    if name in _WITH_ARGV and (meant := _with_dashes(argv)):
+        return UserError(f"`bugbox {name}` takes one session", hint=f"did you mean `{meant}`?")
     if isinstance(error, cyclopts.UnusedCliTokensError):
         words = " ".join(error.unused_tokens or ())
-        if name in _WITH_ARGV:
-            helps = f"did you mean `bugbox {name} {' '.join(_before(argv, words))} -- {words}`?"
         return UserError(f"`bugbox {name}` has no use for: {words}", hint=helps)
     if isinstance(error, cyclopts.MissingArgumentError) and error.argument is not None:
         missing = error.argument.name
         option = missing if missing.startswith("-") else missing.upper()
         return UserError(f"`bugbox {name}` needs {option}", hint=helps)
     if isinstance(error, cyclopts.CoercionError) and error.argument is not None:
-        wanted = {float: "a number", int: "a whole number"}.get(
-            error.argument.hint, "another value"
-        )
+        kind = str(error.argument.hint)
+        wanted = "a whole number" if kind in ("int | None", str(int)) else "another value"
         given = error.token.value if error.token else ""
         return UserError(
             f"`bugbox {name}`: {error.argument.name}: expected {wanted}, got {given!r}", hint=helps
@@ -158,9 +158,17 @@ def _mistake(argv: Sequence[str], error: cyclopts.CycloptsError) -> UserError:
     return UserError(" ".join(str(error).split()), hint=helps)
 
 
-def _before(argv: Sequence[str], words: str) -> Sequence[str]:
-    """Return the words of a command line that come before its last ones."""
-    return argv[1 : len(argv) - len(words.split())]
+def _with_dashes(argv: Sequence[str]) -> str:
+    """Write `shell ID CMD ...` as it has to be; empty where there is no second word."""
+    places = [
+        at
+        for at, word in enumerate(argv)
+        if at and not word.startswith("-") and argv[at - 1] != "--user"
+    ]
+    if len(places) < 2:
+        return ""
+    at = places[1]
+    return f"bugbox {shlex.join(argv[:at])} -- {shlex.join(argv[at:])}"
 
 
 def commands() -> dict[str, tuple[str, ...]]:

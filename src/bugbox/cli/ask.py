@@ -24,7 +24,8 @@ SETTINGS = tuple(
     f"BUGBOX_{name}"
     for name in (
         "DRIVER", "ACCEL", "DISK", "DEBIAN_MIRROR", "QEMU", "TIMEOUT_FACTOR", "PUZZLES",
-        "KEEPER_IDLE", "UID_BASE", "ESCAPE",
+        "KEEPER_IDLE", "UID_BASE", "ESCAPE", "TEMPLATES", "TEMPLATES_SPACE", "STANDBY",
+        "STANDBY_MOST", "STANDBY_MEMORY",
     )
 )  # fmt: skip
 

@@ -11,17 +11,19 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from bugbox.puzzle.text import printable
 
 __all__ = [
+    "STDOUT",
     "agreed",
     "coloured",
     "complain",
     "document",
     "duration",
+    "flush",
     "paint",
     "printable",
     "prose",
@@ -29,6 +31,8 @@ __all__ = [
     "table",
 ]
 
+#: What standard output is called in errors.
+STDOUT = "standard output"
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -50,7 +54,8 @@ def paint(text: str, style: str, stream: TextIO | None = None) -> str:
 
 def say(text: str = "") -> None:
     """Print a line of the answer."""
-    print(text)
+    with _named():
+        print(text)
 
 
 def complain(text: str) -> None:
@@ -62,7 +67,24 @@ def complain(text: str) -> None:
 
 def document(value: Any) -> None:
     """Print the one JSON document of a command."""
-    print(json.dumps(value, indent=2, ensure_ascii=not _utf8(sys.stdout)))
+    with _named():
+        print(json.dumps(value, indent=2, ensure_ascii=not _utf8(sys.stdout)))
+
+
+def flush() -> None:
+    """Give what was printed to whoever reads it."""
+    with _named():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    """Say in a refusal that it was standard output: the kernel does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or STDOUT
+        raise
 
 
 def _utf8(stream: TextIO) -> bool:

@@ -7,16 +7,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TextIO
 
-from bugbox.cli.out import complain, document, paint, printable
+from bugbox.cli.out import STDOUT, complain, document, flush, paint, printable
 from bugbox.cli.progress import told
 from bugbox.errors import BugboxError, of_the_host
 from bugbox.paths import Home
@@ -92,7 +90,7 @@ def guarded(function: Callable[[], int], argv: Sequence[str]) -> int:
     as_json = "--json" in [*argv][: [*argv].index("--") if "--" in argv else None]
     try:
         status = function()
-        sys.stdout.flush()
+        flush()
         return status
     except KeyboardInterrupt:
         verb = next((word for word in argv if not word.startswith("-")), "")
@@ -108,21 +106,11 @@ def guarded(function: Callable[[], int], argv: Sequence[str]) -> int:
     except BugboxError as error:
         return _failed(error, as_json)
     except OSError as error:
-        if error.filename is None and error.errno == errno.ENOSPC and _full(sys.stdout):
-            error.filename = "standard output"
+        if error.filename == STDOUT:
+            _forget_output()
         return _failed(of_the_host(error) or _bug(error, argv), as_json)
     except Exception as error:
         return _failed(_bug(error, argv), as_json)
-
-
-def _full(stream: TextIO) -> bool:
-    """Whether it is standard output that takes no more; Python would complain again at the end."""
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return True
-    return False
 
 
 def tell(error: BugboxError) -> None:
@@ -145,9 +133,13 @@ def _failed(error: BugboxError, as_json: bool) -> int:
 
 
 def _nobody_reads() -> int:
-    # Python would complain once more when it flushes at the end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _forget_output()
     return _PIPE
+
+
+def _forget_output() -> None:
+    """Throw away what nobody takes: Python would complain once more when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bug(error: BaseException, argv: Sequence[str]) -> BugboxError:
