@@ -12,10 +12,10 @@ from bugbox.config import load
 from bugbox.paths import Home
 from bugbox.puzzle.catalogue import find, roots
 from bugbox.puzzle.definition import Puzzle
-from bugbox.session import cloning, prepare
+from bugbox.session import artefact, cloning, prepare
 from bugbox.session.prepare import Builder, Prepared
 
-__all__ = ["announce", "ensure", "warm"]
+__all__ = ["announce", "ensure", "store_layer", "warm"]
 
 
 def ensure(
@@ -31,6 +31,16 @@ def ensure(
     wanted = image or find(puzzle, roots(settings.puzzles), Path.cwd())
     with shown():
         return prepare.ensure(home, settings, wanted, booted=kernel, builder=builder)
+
+
+def store_layer(image: str, source: Path) -> str:
+    """Bring a layer's file into the store, with what its base image needs; return its key."""
+    home = Home()
+    settings = load(home)
+    home.prepare()
+    with shown():
+        parts = prepare.layer_parts(home, settings, image)
+        return run_async(lambda: artefact.stored(parts, source)).key
 
 
 def warm(puzzle: str, parts: Prepared) -> bool:

@@ -21,6 +21,7 @@ def start(
     /,
     *,
     image: str | None = None,
+    layer: str | None = None,
     cold: bool = False,
     driver: Literal["auto", "qemu", "firecracker"] = "auto",
     disk: Literal["auto", "qcow2", "snapshot", "copy", "overlay"] = "auto",
@@ -38,6 +39,7 @@ def start(
     Args:
         name: The puzzle: a name of the catalogue or a folder. Without it, the folder you stand in.
         image: Boot a bare machine of this base image, without a puzzle.
+        layer: With --image: a layer's file that the bare machine starts with.
         cold: Boot from the start, also where a ready machine could be cloned.
         driver: What runs the machine.
         disk: How the session's disk lies over the puzzle's.
@@ -50,8 +52,14 @@ def start(
     """
     if image is not None and name is not None:
         raise UserError("a puzzle or --image, not both")
+    if layer is not None and image is None:
+        raise UserError("--layer goes with --image", hint="--image debian-12")
     args: dict[str, Any] = {"cold": cold, "driver": driver, "disk": disk}
     args.update({"image": image} if image is not None else {"puzzle": puzzle_ref(name)})
+    if layer is not None:
+        from bugbox.cli import prepare  # loads the large libraries
+
+        args["layer"] = prepare.store_layer(str(image), Path(layer))
     if seed is not None:
         args["seed"] = seed
     if kernel is not None:

@@ -77,4 +77,4 @@ def _plan(record: Record) -> Plan:
             return replace(of_puzzle(puzzle, known=record.variants), kernel=record.kernel)
         except BugboxError as error:
             log.warning("%s: its puzzle cannot be read: %s", record.id, error)
-    return replace(of_image(record.puzzle), kernel=record.kernel)
+    return replace(of_image(record.puzzle, record.layer), kernel=record.kernel)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,18 +13,18 @@ from pathlib import Path
 from typing import Literal
 
 from bugbox.errors import NotBuilt, StateError, UserError
-from bugbox.host.bridge import held
+from bugbox.host.bridge import held, in_thread
 from bugbox.image.rootfs import BuiltImage
 from bugbox.paths import Home
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.unpack import lists
 from bugbox.session.builder import Parts, apply_layer, find_layer
-from bugbox.session.layer import head_of
+from bugbox.session.layer import BuiltLayer, finish, head_of, load
 from bugbox.storage import file, layer_file, oci, onhost
 from bugbox.storage.archive import ArchiveError
 from bugbox.storage.layer_file import Head
 
-__all__ = ["export", "file_of", "from_image", "require_base", "to_disk", "to_raw"]
+__all__ = ["export", "file_of", "from_image", "require_base", "stored", "to_disk", "to_raw"]
 
 Form = Literal["file", "tar", "oci"]
 
@@ -137,6 +138,29 @@ def to_raw(parts: Parts, source: Path, to: Path) -> Head:
     with _new(parts.home, to) as made:
         onhost.to_raw(source, base, made, size_bytes=head.disk_bytes, lists=lists)
     return head
+
+
+async def stored(parts: Parts, source: Path) -> BuiltLayer:
+    """Put a layer's file into the store, so that machines can start with it."""
+    home = parts.home
+    head = await in_thread(layer_file.read_head, source)
+    require_base(head, parts.image)
+    facts = f"file {head.tar_sha256} {head.disk_bytes} {parts.image.digest}"
+    # Never the name that building a puzzle gives: nobody here has seen it being built.
+    key = hashlib.sha256(facts.encode()).hexdigest()
+    found = load(home, key)
+    if found is not None:
+        return found
+    async with held(file.workspace(home.tmp, "layer")) as work:
+        made = work / "layer"
+        made.mkdir()
+        head = await apply_layer(parts, source, made / "puzzle.qcow2", head.disk_bytes)
+        await in_thread(shutil.copyfile, source, made / "puzzle.tar.zst")
+        await in_thread(finish, made, key, head, [])
+        await in_thread(file.publish, made, home.layers / key)
+    built = load(home, key)
+    assert built is not None
+    return built
 
 
 async def to_disk(parts: Parts, source: Path, to: Path) -> Head:

@@ -9,6 +9,7 @@ Use it as `async with Manager(home, settings) as manager`, under anyio's cancel 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ from bugbox.session.cloning import Cloning
 from bugbox.session.drivers import choose
 from bugbox.session.evidence import debug, logs
 from bugbox.session.guard import guard
+from bugbox.session.layer import load as load_layer
 from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.pool import Pool
 from bugbox.session.ports import port_of
@@ -284,7 +286,7 @@ class Manager:
                 int(args["lab"]["mem_mib"]),
             )
         if args.get("image"):
-            return of_image(str(args["image"]))
+            return of_image(str(args["image"]), str(args.get("layer") or ""))
         where = catalogue.roots(self.settings.puzzles, self.home)
         puzzle = self._shelf.find(str(args["puzzle"]), where, Path("/"))
         seed, known = args.get("seed"), args.get("variants")
@@ -295,6 +297,11 @@ class Manager:
         parts = await in_thread(prepare.find, self.home, self.settings, wanted, plan.kernel)
         if parts is None:
             raise NotBuilt(f"{plan.name} is not built yet", hint=f"bugbox build {plan.name}")
+        if plan.layer:
+            layer = await in_thread(load_layer, self.home, plan.layer)
+            if layer is None:
+                raise NotBuilt(f"the layer {plan.layer[:12]} is not in the store any more")
+            parts = dataclasses.replace(parts, layer=layer)
         return parts
 
     async def _check(self, args: Mapping[str, Any]) -> Any:

@@ -37,6 +37,8 @@ class Plan:
     kernel_args: tuple[str, ...] = ()
     #: Disks that come with the session, by name: raw images that it writes a copy of its own over.
     carried: tuple[tuple[str, Path], ...] = ()
+    #: A bare machine's layer, by its key in the store; empty: none.
+    layer: str = ""
     #: Further empty disks, made afresh for each session.
     disks: tuple[ExtraDisk, ...] = ()
     #: The session's variants, by name.
@@ -114,6 +116,8 @@ def another(plan: Plan) -> Plan:
     return replace(plan, values=draw(wishes, None, picks(wishes, plan.values)))
 
 
-def of_image(name: str) -> Plan:
-    """Describe a machine with nothing but the base image in it."""
-    return Plan(name=name, title=f"A machine with {name}", base=name, guest_client=False)
+def of_image(name: str, layer: str = "") -> Plan:
+    """Describe a machine with nothing but the base image in it, or with a layer of the store."""
+    return Plan(
+        name=name, title=f"A machine with {name}", base=name, guest_client=False, layer=layer
+    )

@@ -100,6 +100,7 @@ def open_record(plan: Plan, parts: Prepared, host: Host) -> Ledger:
         disk=way_of(parts, host),
         started=time.time(),
         variants=dict(plan.values),
+        layer=plan.layer,
     )
 
 

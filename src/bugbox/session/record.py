@@ -86,6 +86,8 @@ class Record:
     spec: dict[str, Any] = field(default_factory=dict)
     #: The template whose disk the session's own lies over; empty for one that was booted.
     template: str = ""
+    #: A bare machine's layer, by its key in the store.
+    layer: str = ""
     #: The values of the puzzle's variants, by name.
     variants: dict[str, str] = field(default_factory=dict)
     #: What was taken, in order: "sockets", "disk", "vmm". Given back in the opposite order.
