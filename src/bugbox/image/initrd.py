@@ -20,6 +20,7 @@ from bugbox.image import cpio, digest, modules
 from bugbox.image.kernel import BuiltKernel, unzstd
 from bugbox.paths import Home, guest_source
 from bugbox.storage import file
+from bugbox.storage.known import Known
 
 __all__ = ["WANTED", "build", "contents", "find", "path"]
 
@@ -34,6 +35,7 @@ WANTED = (
     "overlay",  # a root joined of several drives; the build machine
 )
 _FORMAT = 1
+_known = Known()
 _EMPTY = ("dev", "proc", "sys", "newroot", "run")
 
 
@@ -45,10 +47,16 @@ def find(home: Home, kernel: BuiltKernel) -> Path | None:
 
 def path(kernel: BuiltKernel) -> Path:
     """Return where the initramfs for `kernel` and the present guest programs is, or will be."""
+    files = _guest_files()
+    key = _known.of(files.values(), lambda: _digest(files))
+    return kernel.folder / f"initrd-{key[: digest.SHORT]}.cpio"
+
+
+def _digest(files: Mapping[str, Path]) -> str:
     parts: dict[str, bytes | str] = {"format": str(_FORMAT), "wanted": " ".join(WANTED)}
-    for name, data in _guest_inputs().items():
-        parts[f"guest {name}"] = data
-    return kernel.folder / f"initrd-{digest.of(parts)[: digest.SHORT]}.cpio"
+    for name, path in files.items():
+        parts[f"guest {name}"] = path.read_bytes()
+    return digest.of(parts)
 
 
 def build(home: Home, kernel: BuiltKernel) -> Path:
@@ -99,13 +107,13 @@ def _prebuilt() -> Path | None:
     return Path(folder) if folder else None
 
 
-def _guest_inputs() -> dict[str, bytes]:
+def _guest_files() -> dict[str, Path]:
     prebuilt = _prebuilt()
     if prebuilt is not None:
-        return {name: (prebuilt / name).read_bytes() for name in ("lifeline", "bugbox")}
+        return {name: prebuilt / name for name in ("lifeline", "bugbox")}
     source = guest_source()
     return {
-        p.relative_to(source).as_posix(): p.read_bytes()
+        p.relative_to(source).as_posix(): p
         for p in sorted(source.rglob("*"))
         if p.is_file() and (p.suffix in (".c", ".h", ".S") or p.name == "Makefile")
     }

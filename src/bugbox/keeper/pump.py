@@ -136,15 +136,22 @@ async def terminal(client: Client, seat: Seat, info: Mapping[str, Any]) -> None:
             await seat.leave()
 
 
-async def follow(client: Client, parts: AsyncIterator[bytes]) -> None:
+async def follow(
+    client: Client, parts: AsyncIterator[bytes], write: Callable[[bytes], Awaitable[None]]
+) -> None:
     """Serve `console`: bytes as they come, until the client has enough or the machine is gone."""
+    typed = Input(client)
+
+    async def feed() -> None:
+        async for part in typed:
+            await write(part)
 
     async def show() -> None:
         async for part in parts:
             await client.send_frame(protocol.STDOUT, part)
         raise MachineLost("the machine is gone")
 
-    await _both_ways(client, Input(client), _nothing, _ignore, show)
+    await _both_ways(client, typed, feed, _ignore, show)
 
 
 async def file_in(client: Client, put: Callable[[AsyncIterator[bytes]], Awaitable[None]]) -> None:

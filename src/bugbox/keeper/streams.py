@@ -8,10 +8,10 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from bugbox.errors import UserError
+from bugbox.errors import GuestError, UserError
 from bugbox.keeper import pump
 from bugbox.keeper.wire import Client
-from bugbox.machine.lifeline.shell import Refused
+from bugbox.machine.lifeline.shell import Lifeline, Refused
 from bugbox.session.manager import Manager
 from bugbox.session.ports import port_of
 from bugbox.session.session import Session
@@ -20,6 +20,11 @@ from bugbox.session.terminal import Login, Seat
 __all__ = ["STREAMS"]
 
 Args = Mapping[str, Any]
+
+_HOME = b'printf %s "$HOME"'
+_HOME_LIMIT = 4096
+#: A file that is not on the guest's disk may be larger than that by so much.
+_MORE = 64 << 20
 
 #: The step at which the lifeline finds no such user (guest/lifeline/command.c).
 _LOOK_UP = "look up the user"
@@ -75,7 +80,7 @@ async def _console(manager: Manager, client: Client, args: Args) -> None:
     session = (await manager.find(args.get("id"))).session
     await client.begin_stream({"id": session.id})
     async with contextlib.aclosing(session.console()) as parts:
-        await pump.follow(client, parts)
+        await pump.follow(client, parts, session.type)
 
 
 async def _dial(manager: Manager, client: Client, args: Args) -> None:
@@ -89,7 +94,7 @@ async def _put(manager: Manager, client: Client, args: Args) -> None:
     session = (await manager.find(args.get("id"))).session
     lifeline = await session.lifeline()
     user = _user(args, session)
-    path = _path(args, user)
+    path = await _path(args, user, lifeline)
     await client.begin_stream({"id": session.id, "path": path})
     await pump.file_in(
         client,
@@ -107,9 +112,11 @@ async def _put(manager: Manager, client: Client, args: Args) -> None:
 async def _get(manager: Manager, client: Client, args: Args) -> None:
     session = (await manager.find(args.get("id"))).session
     lifeline = await session.lifeline()
-    path = _path(args, _user(args, session))
+    path = await _path(args, _user(args, session), lifeline)
     await client.begin_stream({"id": session.id, "path": path})
-    async with contextlib.aclosing(lifeline.get_stream(path)) as parts:
+    # What a guest announces and sends fills the disk of whoever asked: no more than its own holds.
+    limit = session.plan.disk_bytes + _MORE
+    async with contextlib.aclosing(lifeline.get_stream(path, limit=limit)) as parts:
         await pump.file_out(client, parts)
 
 
@@ -135,12 +142,16 @@ def _user(args: Args, session: Session) -> str:
     return "root" if args.get("root") else str(args.get("user") or session.plan.user)
 
 
-def _path(args: Args, user: str) -> str:
+async def _path(args: Args, user: str, lifeline: Lifeline) -> str:
     path = str(args["path"])
     if path.startswith("/"):
         return path
-    home = "/root" if user == "root" else f"/home/{user}"
-    return f"{home}/{path.removeprefix('~/')}" if path else home
+    # Its agent knows the guest's passwd, also when the guest's own programs are broken.
+    found = await lifeline.script(_HOME, "home", user=user, limit=_HOME_LIMIT)
+    home = found.stdout.decode("utf-8", "replace").rstrip("/")
+    if found.status != 0 or not found.stdout.startswith(b"/"):
+        raise GuestError(f"{user}'s home is not known", hint="give the whole path, from /")
+    return f"{home}/{path.removeprefix('~/')}" if path else home or "/"
 
 
 def _size(args: Args) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from bugbox.errors import DefinitionError
 from bugbox.paths import DATA
 from bugbox.puzzle.definition import Puzzle
+from bugbox.storage.known import Known
 
 __all__ = ["EPOCH", "NEVER", "SCRIPTS", "layer_key", "pack", "script"]
 
@@ -47,6 +48,7 @@ NEVER = (
 SCRIPTS = ("prepare.sh", "run.sh", "collect.sh", "archive.sh", "apply.sh")
 
 _MAX_INPUTS = 1 << 30
+_known = Known()
 
 
 def layer_key(puzzle: Puzzle, base_digest: str) -> str:
@@ -58,9 +60,18 @@ def layer_key(puzzle: Puzzle, base_digest: str) -> str:
         "never": NEVER,
         "base": base_digest,
         "disk": puzzle.manifest.machine.disk,
-        "inputs": pack(puzzle, None) if puzzle.build else None,
+        "inputs": _inputs(puzzle) if puzzle.build else None,
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def _inputs(puzzle: Puzzle) -> str:
+    """Hash what reaches the build machine, once for as long as nothing of it changes."""
+    assert puzzle.build is not None
+    files = puzzle.files
+    paths = [files, *sorted(files.rglob("*"))] if files is not None else []
+    build = hashlib.sha256(puzzle.build.text).hexdigest()
+    return _known.of(paths, lambda: pack(puzzle, None), build)
 
 
 def pack(puzzle: Puzzle, to: BinaryIO | None) -> str:
@@ -112,15 +123,23 @@ def _add_path(tar: tarfile.TarFile, name: str, path: Path) -> None:
         # Not followed, not waited for: the definition has looked at it, but some time ago.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
                 raise DefinitionError(f"{path}: neither a file nor a folder")
-            _add(tar, name, file.read(_MAX_INPUTS + 1), run=bool(mode & 0o111))
+            try:
+                _add_stream(tar, name, file, found.st_size, run=bool(mode & 0o111))
+            except OSError as error:
+                raise DefinitionError(f"{path}: {error}") from error
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes, *, run: bool) -> None:
+    _add_stream(tar, name, io.BytesIO(data), len(data), run=run)
+
+
+def _add_stream(tar: tarfile.TarFile, name: str, data: BinaryIO, size: int, *, run: bool) -> None:
     info = _info(name, tarfile.REGTYPE, 0o755 if run else 0o644)
-    info.size = len(data)
-    tar.addfile(info, io.BytesIO(data))
+    info.size = size
+    tar.addfile(info, data)
 
 
 def _add_folder(tar: tarfile.TarFile, name: str) -> None:

@@ -150,6 +150,17 @@ class Session:
             while (part := await follower.receive()) is not None:
                 yield part
 
+    async def type(self, data: bytes) -> None:
+        """Type on the serial console. StateError when there is none."""
+        machine = self.machine
+        try:
+            if machine is not None:
+                await machine.console.write(data)
+                return
+        except OSError as error:
+            log.info("%s: its console: %s", self.id, error)
+        raise StateError(f"{self.id} has no console: it is {self.state}")
+
     async def hang_up(self, terminal: str) -> None:
         """End a shell that nobody is attached to."""
         if self.machine is not None and self.machine.lifeline.connected:
