@@ -160,6 +160,13 @@ def test_a_failed_machine_is_kept_and_handed_over(made: World, stage: str) -> No
     assert kept.process is not None and kept.process.alive
 
 
+def test_a_kept_machine_brings_no_other_where_none_is_wanted(made: World) -> None:
+    made.write("checks/made.sh", "#!/bin/sh\n: fail\n")
+    sheet = outcome_of(made, keep=True, chosen=frozenset({Stage.UNTOUCHED}))
+    assert sheet.failures[0].machine and not sheet.of(Stage.SOLVE)
+    assert record.ids(made.home) == [sheet.failures[0].machine]
+
+
 def test_without_templates_every_machine_is_booted(made: World) -> None:
     made.settings = dataclasses.replace(made.settings, templates="off")
     sheet = outcome_of(made)

@@ -299,6 +299,8 @@ class _Test:
                 if not made.keep:
                     await self._solve_it(made)
                     return
+            if Stage.SOLVE not in self.wanted:
+                return
             # That machine is kept as it is, so the solution needs another.
             async with self._machine(Stage.SOLVE, "solve.sh") as made:
                 if made is not None:
