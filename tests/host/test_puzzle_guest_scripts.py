@@ -7,6 +7,7 @@ Every row of what an upper directory can hold, and a plain untar of it would los
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from bugbox.paths import DATA
 from bugbox.puzzle.inputs import EPOCH, NEVER
+from bugbox.puzzle.losses import losses
 from bugbox.puzzle.unpack import lists
 from bugbox.storage.archive import Entry, scan
 
@@ -60,7 +62,7 @@ trap end EXIT
 bash "$guest/prepare.sh" "$work" "$base" "$scratch"
 cp "$2/inputs.tar" "$work/scratch/inputs.tar"
 bash "$guest/run.sh" "$work" EPOCH
-bash "$guest/collect.sh" "$work" EPOCH $never
+bash "$guest/collect.sh" "$work" EPOCH $never >"$2/lost"
 bash "$guest/archive.sh" "$work" >"$2/layer.tar"
 bash "$guest/apply.sh" "$work" "$target"
 ! grep -q "$work" /proc/mounts
@@ -256,6 +258,26 @@ def test_the_build_sees_a_small_world_and_leaves_nothing_running(machine: Build)
     assert (comm, where) == ("build.sh", "/puzzle")
     assert {"SYSTEMD_OFFLINE=1", f"SOURCE_DATE_EPOCH={EPOCH}", "HOME=/root"} <= set(env)
     assert not any("BUGBOX" in line for line in env)
+
+
+def test_what_no_tar_carries_is_told(machine: Build) -> None:
+    # busybox has no chattr: the host's, with the libraries it names.
+    listed = subprocess.run(["ldd", "/usr/bin/chattr"], capture_output=True, text=True, check=True)
+    for path in ("/usr/bin/chattr", *re.findall(r"(/\S+) \(0x", listed.stdout)):
+        to = machine.folder / "base" / path.removeprefix("/")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, to)
+    machine.run(
+        "touch /srv/plain /srv/quiet '/srv/odd name'\nchattr +A /srv/quiet\n"
+        "mkdir /srv/d\nchattr +d '/srv/odd name' /srv/d\n",
+        "true",
+    )
+    told = losses((machine.folder / "lost").read_bytes())
+    assert sorted(each.split(", which")[0] for each in told) == [
+        "/srv/d has chattr's +d",
+        "/srv/odd name has chattr's +d",
+        "/srv/quiet has chattr's +A",
+    ]
 
 
 def test_names_reserved_for_deletions_are_refused(machine: Build) -> None:

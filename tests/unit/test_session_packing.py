@@ -177,6 +177,31 @@ def test_add_says_whose_it_is(home: Home, packed: Path, capsys: pytest.CaptureFi
     assert told["new"] is False and told["layer"] == "unpacked" and len(told["sha256"]) == 64
 
 
+def test_a_packed_file_is_shown_and_nothing_of_it_kept(
+    home: Home, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bugbox.cli.show import show
+
+    assert show(str(packed)) == 0
+    assert "small" in capsys.readouterr().out
+    assert not home.puzzles.exists()
+    assert [each for each in home.tmp.iterdir() if each.is_dir()] == []
+
+
+def test_a_packed_file_can_stand_where_a_name_does(
+    home: Home, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bugbox.cli.ask import puzzle_ref
+
+    assert puzzle_ref(str(packed)) == str(home.puzzles / "small")
+    assert "small is added: author not named" in capsys.readouterr().err
+    assert puzzle_ref(str(packed)) == str(home.puzzles / "small")
+    assert capsys.readouterr().err == ""
+    (tmp_path / "letter.txt").write_text("not a pack")
+    with pytest.raises(NotFound, match=r"letter\.txt is a file, and no packed puzzle"):
+        puzzle_ref(str(tmp_path / "letter.txt"))
+
+
 def test_a_file_that_is_not_there(home: Home) -> None:
     with pytest.raises(NotFound, match="no such file"):
         cli.add("nowhere.bugbox")

@@ -16,6 +16,7 @@ from bugbox.paths import Home, shipped_puzzles
 from bugbox.puzzle.definition import load
 from bugbox.session.container import built_in_container
 from bugbox.storage import layer_file
+from bugbox.storage.archive import members
 from tests.conftest import Bugbox
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -61,7 +62,7 @@ def small(bugbox: Bugbox, folder: Path, build: str) -> Path:
 def test_a_layer_of_docker_is_in_the_machine(bugbox: Bugbox, engine: str, tmp_path: Path) -> None:
     bugbox.env["DOCKER_HOST"] = engine
     lines = (
-        "echo 10.9.8.7 friend >>/etc/hosts; sed -i s/bugbox/other/ /etc/hostname; echo said",
+        "echo 10.9.8.7 friend >>/etc/hosts; sed -i s/bugbox/other/ /etc/hostname",
         "systemctl enable ssh >/dev/null 2>&1; sleep 1000 & mknod /srv/null c 1 3",
         "! mount -t tmpfs none /mnt 2>/dev/null",
     )
@@ -70,8 +71,13 @@ def test_a_layer_of_docker_is_in_the_machine(bugbox: Bugbox, engine: str, tmp_pa
     bugbox("build", str(puzzle), "--builder", "docker", timeout=300)
     assert containers(engine) == []
     id = bugbox.start(str(puzzle), "--no-build")
-    look = "grep friend /etc/hosts; cat /etc/hostname; ls -a / | grep -e docker -e bugbox -e puzzle"
-    assert bugbox.root(id, look, ok=(1,)) == "10.9.8.7 friend\nother\n"
+    # Its hostname is the session's own by now; the layer has what build.sh made of it.
+    look = "grep friend /etc/hosts; ls -a / | grep -e docker -e bugbox -e puzzle"
+    assert bugbox.root(id, look, ok=(1,)) == "10.9.8.7 friend\n"
+    (layer,) = bugbox.home.layers.glob("*/puzzle.tar.zst")
+    with layer_file.opened(layer) as tar:
+        seen = {entry.name: b"".join(data) for entry, data in members(tar)}
+    assert seen["etc/hostname"] == b"other\n" and "etc/resolv.conf" not in seen
 
 
 def test_a_failing_build_is_told_and_leaves_nothing(

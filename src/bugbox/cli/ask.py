@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bugbox.cli.packed import is_packed, taken_in
 from bugbox.cli.progress import Progress
 from bugbox.errors import UserError
 from bugbox.keeper import client
@@ -82,6 +83,8 @@ def puzzle_ref(name: str | None) -> str:
                 hint="bugbox list shows the catalogue",
             )
         return str(Path.cwd())
+    if is_packed(name):
+        return taken_in(name)
     if "/" in name or name in (".", ".."):
         return os.path.abspath(name)  # noqa: PTH100  (symbolic links are the catalogue's business)
     extra = os.environ.get("BUGBOX_PUZZLES", "").split(":")

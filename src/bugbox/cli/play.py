@@ -13,6 +13,7 @@ from bugbox.cli.demo import description
 from bugbox.cli.leaving import after_play, offer_to_go_on, solved_screen
 from bugbox.cli.menu import attempt, check_action, hooks, introduce
 from bugbox.cli.out import complain, prose, say
+from bugbox.cli.packed import is_packed, taken_in
 from bugbox.cli.shell import terminal_args
 from bugbox.cli.start import begin
 from bugbox.cli.terminal import Hooks, escape_key, live
@@ -31,13 +32,14 @@ def play(
     """Build what is missing, start, and give you a terminal with checks and hints at hand.
 
     Args:
-        name: A name of the catalogue or a folder. Without it, the folder you stand in.
+        name: A name of the catalogue, a folder or a packed file. Without it, this folder.
         cold: Boot from the start, also where a ready machine could be cloned.
         demo: Show the whole story without a keyboard, solution included.
         json: With --demo, print one JSON document.
     """
     home = Home()
-    puzzle = find(name, roots(load(home).puzzles), Path.cwd())
+    wanted = taken_in(name) if name is not None and is_packed(name) else name
+    puzzle = find(wanted, roots(load(home).puzzles), Path.cwd())
     if demo:
         return show_demo(puzzle, cold=cold, json=json)
     if json:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bugbox.cli.out import document, paint, printable, prose, say
+from bugbox.cli.packed import is_packed
 from bugbox.cli.progressfile import solved_puzzles
 from bugbox.config import load
 from bugbox.paths import Home
@@ -14,6 +15,7 @@ from bugbox.puzzle.catalogue import find, roots
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.manifest import Author
 from bugbox.puzzle.quantity import format_duration, format_size
+from bugbox.session.packing import peek
 
 __all__ = ["show"]
 
@@ -22,11 +24,14 @@ def show(name: str | None = None, /, *, json: bool = False) -> int:
     """Tell a puzzle's story, how hard it is, what it teaches and what it needs.
 
     Args:
-        name: A name of the catalogue or a folder. Without it, the folder you stand in.
+        name: A name of the catalogue, a folder or a packed file. Without it, this folder.
         json: Print one JSON document.
     """
     home = Home()
-    puzzle = find(name, roots(load(home).puzzles), Path.cwd())
+    if name is not None and is_packed(name):
+        puzzle = peek(home, Path(name))
+    else:
+        puzzle = find(name, roots(load(home).puzzles), Path.cwd())
     facts = _facts(puzzle, puzzle.name in solved_puzzles(home))
     if json:
         document(facts)

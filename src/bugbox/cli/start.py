@@ -37,7 +37,8 @@ def start(
     What is missing (kernel, base image, the puzzle's layer) is built first.
 
     Args:
-        name: The puzzle: a name of the catalogue or a folder. Without it, the folder you stand in.
+        name: The puzzle: a name of the catalogue, a folder or a packed file. Without it, the folder
+            you stand in.
         image: Boot a bare machine of this base image, without a puzzle.
         layer: With --image: a layer's file that the bare machine starts with.
         cold: Boot from the start, also where a ready machine could be cloned.

@@ -19,7 +19,7 @@ from bugbox.storage import file, layer_file
 from bugbox.storage.archive import ArchiveError, Limits
 from bugbox.storage.pack_file import PACK, PackWriter, extract, read_about
 
-__all__ = ["Added", "add", "origin", "pack"]
+__all__ = ["Added", "add", "origin", "pack", "peek"]
 
 #: Of a pack, unpacked; and of one packed layer in it.
 _LIMITS = Limits(bytes=6 << 30, members=20_000)
@@ -125,11 +125,7 @@ def add(home: Home, source: Path, *, replace: bool = False) -> Added:
             raise UserError(
                 f"another {name} was added before: {final}", hint="--replace puts this one there"
             )
-        extract(source, work / "pack", _LIMITS, links_below="puzzle/files")
-        if not (work / "pack" / "puzzle").is_dir():
-            raise ArchiveError(f"{source}: it holds no puzzle")
-        (work / "pack" / "puzzle").rename(work / name)
-        puzzle = load(work / name)
+        puzzle = load(_taken_out(source, work, name))
         layer = work / "pack" / "layer.tar.zst"
         if layer.is_dir():
             raise ArchiveError(f"{source}: its layer is a folder")
@@ -137,6 +133,24 @@ def add(home: Home, source: Path, *, replace: bool = False) -> Added:
             _require_its_own(source, layer, puzzle)
         _keep(home, work, name, layer, digest)
         return _added(load(final), digest, home.added_layer(name), about, new=True)
+
+
+def peek(home: Home, source: Path) -> Puzzle:
+    """Read the puzzle in a packed file and keep nothing; its folder is not there any more."""
+    about = read_about(source, PACK)
+    name = about.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ArchiveError(f"{source}: it does not say which puzzle it holds")
+    home.prepare()
+    with file.workspace(home.tmp, "peek") as work:
+        return load(_taken_out(source, work, name))
+
+
+def _taken_out(source: Path, work: Path, name: str) -> Path:
+    extract(source, work / "pack", _LIMITS, links_below="puzzle/files")
+    if not (work / "pack" / "puzzle").is_dir():
+        raise ArchiveError(f"{source}: it holds no puzzle")
+    return (work / "pack" / "puzzle").rename(work / name)
 
 
 def _require_its_own(source: Path, layer: Path, puzzle: Puzzle) -> None:

@@ -29,6 +29,8 @@ mount -t ext4 -o ro "$base" "$work/base"
 mkfs.ext4 -q -F -m 0 -O ^has_journal -E lazy_itable_init=1,nodiscard "$scratch"
 mount -t ext4 "$scratch" "$work/scratch"
 cd "$work/scratch"
+# Whatever is newer than this file was written by the build. See run.sh.
+touch start
 mkdir upper overlay-work helper merged puzzle tmp
 chmod 1777 tmp
 

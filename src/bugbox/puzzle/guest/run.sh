@@ -12,10 +12,8 @@ if [ "${3:-}" != inside ]; then
     cd "$work/scratch"
     tar --extract --file=inputs.tar --preserve-permissions --numeric-owner --directory=puzzle
     rm inputs.tar
-    # Whatever is newer than this file was written by the build. Some programs (useradd) cut times
-    # down to whole seconds, so let the next one begin.
-    touch start
-    sleep 1.05
+    # Some programs (useradd) cut times down to whole seconds: let the one after `start` begin.
+    until [ "$(date +%s)" -gt "$(stat -c %Y start)" ]; do sleep 0.05; done
     exec unshare --mount --pid --fork --kill-child=KILL -- /bin/bash "$0" "$work" "$epoch" inside
 fi
 
