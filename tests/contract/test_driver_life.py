@@ -26,6 +26,19 @@ async def reaches(machine: Machine, wanted: State, seconds: float = 180.0) -> No
             await asyncio.sleep(0.01)
 
 
+async def begun(machine: Machine) -> None:
+    """Wait until the guest has begun what was asked for."""
+    async with asyncio.timeout(180):
+        while not any(_channels(machine)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def _channels(machine: Machine) -> list[bool]:
+    connection = machine.lifeline._connection
+    channels = connection._channels.values() if connection is not None else ()
+    return [channel.opened is not None for channel in channels]
+
+
 def state_of(machine: Machine) -> State:
     """Read afresh: a type checker believes that what was read once stays so."""
     return machine.state
@@ -98,7 +111,7 @@ def test_the_guests_reboot_is_the_same_machine(bed: Bed) -> None:
         await lifeline.put("/kept", b"kept")
         await lifeline.sync()
         waiting = asyncio.ensure_future(lifeline.run(["sleep", "1000"], timeout=900))
-        await asyncio.sleep(0.3)
+        await begun(machine)
         await ask_to(machine, "reboot")
         await reaches(machine, State.REBOOTING)
         # The guest's init may end the command before the machine goes down.
@@ -139,7 +152,7 @@ def test_off_and_on_again(bed: Bed) -> None:
 def test_a_reset_fails_what_waits(bed: Bed) -> None:
     async def test(machine: Machine, states: list[State]) -> None:
         waiting = asyncio.ensure_future(machine.lifeline.run(["sleep", "1000"], timeout=900))
-        await asyncio.sleep(0.3)
+        await begun(machine)
         await machine.reset()
         assert state_of(machine) is State.REBOOTING
         with pytest.raises(GuestError):
@@ -152,7 +165,7 @@ def test_a_reset_fails_what_waits(bed: Bed) -> None:
 def test_a_paused_machine_loses_nothing_and_only_it_can_be_resumed(bed: Bed) -> None:
     async def test(machine: Machine, states: list[State]) -> None:
         running = asyncio.ensure_future(machine.lifeline.run(["sh", "-c", "sleep 1; echo on"]))
-        await asyncio.sleep(0.3)
+        await begun(machine)
         await machine.pause()
         with pytest.raises(StateError):
             await machine.pause()

@@ -277,7 +277,7 @@ def test_removing_what_is_not_there(home):
     with pytest.raises(NotFound, match="'nothing'"):
         store.remove_image(home, "nothing")
     with pytest.raises(NotFound):
-        store.remove_kernel(home, "")
+        store.remove_image(home, "")
 
 
 def test_a_host_without_debians_keys_is_told_what_to_install(home, monkeypatch, tmp_path):

@@ -71,6 +71,13 @@ async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> No
             await asyncio.sleep(0.01)
 
 
+async def begun(line: Lifeline) -> None:
+    """Wait until the guest has begun what was asked for."""
+    assert line._connection is not None
+    channels = line._connection._channels
+    await eventually(lambda: any(channel.opened for channel in channels.values()))
+
+
 @asynccontextmanager
 async def raising(
     kind: type[BaseException], within: float, match: str = "."
@@ -371,7 +378,7 @@ async def test_it_comes_back_by_itself(line: Lifeline, guest: FakeGuest) -> None
 
 async def test_a_silent_lifeline_is_noticed(hasty: None, line: Lifeline, guest: FakeGuest) -> None:
     running = asyncio.ensure_future(line.run(["sleep", "100"]))
-    await asyncio.sleep(0.1)
+    await begun(line)
     await guest.restart("revived")
     async with raising(MachineLost, 5, "no sign of life"):
         await running
@@ -382,7 +389,7 @@ async def test_a_paused_machine_may_be_silent(
     hasty: None, line: Lifeline, guest: FakeGuest
 ) -> None:
     running = asyncio.ensure_future(line.run(["sh", "-c", "sleep 2; echo done"]))
-    await asyncio.sleep(0.3)
+    await begun(line)
     line.paused = True
     guest.running.clear()
     await asyncio.sleep(2)
@@ -395,7 +402,7 @@ async def test_a_paused_machine_may_be_silent(
 async def test_resynchronize_after_a_reboot(line: Lifeline, guest: FakeGuest) -> None:
     before = line.hello
     running = asyncio.ensure_future(line.run(["sleep", "100"]))
-    await asyncio.sleep(0.2)
+    await begun(line)
     await guest.restart("boot")
     await line.resynchronize(10)
     with pytest.raises(MachineLost, match="anew"):

@@ -35,7 +35,6 @@ __all__ = [
     "kernel_named",
     "kernels",
     "remove_image",
-    "remove_kernel",
 ]
 
 
@@ -154,14 +153,8 @@ def remove_image(home: Home, digest: str) -> None:
     _remove([image.folder for image in rootfs.built(home) if _meant(digest, image)], digest)
 
 
-def remove_kernel(home: Home, digest: str) -> None:
-    """Remove a kernel by the start of its digest, its release or its folder's name."""
-    _remove([k.folder for k in kernel.built(home) if _meant(digest, k)], digest)
-
-
-def _meant(word: str, thing: BuiltImage | BuiltKernel) -> bool:
-    known = thing.release if isinstance(thing, BuiltKernel) else thing.name
-    return bool(word) and (thing.digest.startswith(word) or word in (thing.folder.name, known))
+def _meant(word: str, image: BuiltImage) -> bool:
+    return bool(word) and (image.digest.startswith(word) or word in (image.folder.name, image.name))
 
 
 def _remove(folders: list[Path], word: str) -> None:
