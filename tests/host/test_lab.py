@@ -36,6 +36,10 @@ pytestmark = [
 ]
 
 
+#: Minutes each, in an emulated machine on a busy host.
+slow = pytest.mark.skipif(not ALL, reason="takes minutes: BUGBOX_TEST_ALL=1")
+
+
 class Lab:
     """A running lab."""
 
@@ -85,20 +89,24 @@ def test_device_mapper(lab: Lab) -> None:
     passed(lab.run("python", "-m", "pytest", "-q", "tests/host/test_storage_mapper.py"), 10)
 
 
+@slow
 def test_the_disk_contract_with_device_mapper(lab: Lab) -> None:
     contract = ["python", "-m", "pytest", "-q", "tests/contract/test_disk.py", "-k", "snapshot"]
     passed(lab.run(*contract, timeout=900), 12)
 
 
+@slow
 def test_the_disk_contract_with_reflinks(lab: Lab) -> None:
     contract = ["python", "-m", "pytest", "-q", "tests/contract/test_disk.py", "-k", "reflink"]
     passed(lab.run(*contract), 2)
 
 
+@slow
 def test_loop_devices_of_debians_kernel(lab: Lab) -> None:
     passed(lab.run("python", "-m", "pytest", "-q", "tests/host/test_storage_loop.py"), 15)
 
 
+@slow
 def test_a_session_on_a_snapshot_under_kvm(lab: Lab) -> None:
     """The prototype's way, whole: start, write, kill -9 of everything, and nothing is left."""
     start = ["bugbox", "start", "--image", "debian-12", "--disk", "snapshot", "--cold", "--json"]
