@@ -77,7 +77,7 @@ static bool mount_drive(const char *device, const char *place, unsigned long fla
 /* The overlay holds its layers itself: nobody in the machine sees the places they were at. */
 static void hide(int lower)
 {
-    char place[16];
+    char place[20];
 
     for (; lower > 0; lower--) {
         snprintf(place, sizeof(place), "/lower%d", lower);
@@ -91,7 +91,7 @@ static void hide(int lower)
 const char *root_join(const char *drives, const char *place)
 {
     static char list[128], options[512];
-    char below[LOWER_MOST * 12] = "", lower[16];
+    char below[LOWER_MOST * 12] = "", lower[20];
     int count = 0;
 
     snprintf(list, sizeof(list), "%s", drives);
