@@ -389,7 +389,7 @@ class Manager:
 
 def _being_made(found: record.Record) -> dict[str, Any] | None:
     """Return the line that `ps` shows for a session that nobody has been given yet."""
-    if found.phase is not record.Phase.MAKING:
+    if found.phase is not record.Phase.MAKING or not found.asked:
         return None
     return {
         "id": found.id,

@@ -78,7 +78,7 @@ async def provision(
     `bring` makes the machine: `bring_up` boots one, session.cloning knows a quicker way.
     """
     async with AsyncExitStack() as undo:
-        ledger = await in_thread(open_record, plan, parts, host)
+        ledger = await in_thread(lambda: open_record(plan, parts, host, asked=True))
         undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
         machine = await (bring or bring_up)(ledger, plan, parts, host, watch)
         undo.push_async_callback(shielded, lambda: machine.stop(0.0))
@@ -87,8 +87,11 @@ async def provision(
         return ledger, machine
 
 
-def open_record(plan: Plan, parts: Prepared, host: Host) -> Ledger:
-    """Make a session's folder and record, with what is known before anything is taken."""
+def open_record(plan: Plan, parts: Prepared, host: Host, *, asked: bool = False) -> Ledger:
+    """Make a session's folder and record, with what is known before anything is taken.
+
+    `asked`: somebody waits for this very session, and `ps` shows it while it is made.
+    """
     return claim(
         host.home,
         plan.name,
@@ -98,6 +101,7 @@ def open_record(plan: Plan, parts: Prepared, host: Host) -> Ledger:
         driver=host.driver.name,
         kernel=plan.kernel,
         disk=way_of(parts, host),
+        asked=asked,
         started=time.time(),
         variants=dict(plan.values),
         layer=plan.layer,

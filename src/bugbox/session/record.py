@@ -99,6 +99,8 @@ class Record:
     #: Last state of the machine that we know of (machine.state), and why.
     state: str = "created"
     reason: str = ""
+    #: Somebody waits for it: not a standby, nor a machine that a template is made of.
+    asked: bool = False
     #: Wall clock, seconds since 1970, for people.
     started: float = 0.0
     timings_ms: dict[str, int] = field(default_factory=dict)
