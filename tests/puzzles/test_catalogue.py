@@ -18,6 +18,7 @@ REPEAT = "3" if os.environ.get("BUGBOX_TEST_ALL") else "1"
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_it_does_what_it_promises(bugbox: Bugbox, name: str, tmp_path: Path) -> None:
+    bugbox.env["BUGBOX_TEMPLATES"] = "on"  # solutions and wrong fixes are tried in clones
     report = tmp_path / "junit.xml"
     words = ("test", name, "--repeat", REPEAT, "--junit", str(report), "--json")
     done = bugbox(*words, ok=(0, 1), timeout=1500)

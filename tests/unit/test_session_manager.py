@@ -182,13 +182,14 @@ def test_what_is_not_there_yet_is_refused(
 def test_what_is_not_built_is_said_and_not_built(
     made: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "find", lambda *_: None)
-
     async def work(manager: Manager) -> None:
         with pytest.raises(NotBuilt, match="tiny"):
             await start(made, manager)
 
-    managed(made, work)
+    # Undone here: the world has a `find` of its own, and takes it back before monkeypatch would.
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "find", lambda *_: None)
+        managed(made, work)
 
 
 def test_progress_is_remembered_across_keepers(made: World) -> None:
