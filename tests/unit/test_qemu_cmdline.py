@@ -41,7 +41,7 @@ GOLDEN = r"""
 -S
 -action reboot=reset,shutdown=pause
 -machine microvm,acpi=on,pcie=off,rtc=on,pit=on,pic=on,isa-serial=on,auto-kernel-cmdline=off,x-option-roms=off,memory-backend=ram,dump-guest-core=off
--accel tcg,thread=single,tb-size=64
+-accel tcg,thread=multi,tb-size=64
 -cpu max,+arat
 -smp 1
 -m 256M
@@ -120,9 +120,10 @@ def test_kvm_needs_no_old_timers() -> None:
     assert "pit=off,pic=off" in value("machine", found)
 
 
-def test_several_cpus_take_several_threads() -> None:
-    found = made(dataclasses.replace(SPEC, vcpus=2))
-    assert value("smp", found) == "2"
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_every_cpu_has_a_thread(vcpus: int) -> None:
+    found = made(dataclasses.replace(SPEC, vcpus=vcpus))
+    assert value("smp", found) == str(vcpus)
     assert "thread=multi" in value("accel", found)
 
 

@@ -299,7 +299,13 @@ def test_fifty_rounds_leave_the_host_as_it_was(bugbox: Bugbox) -> None:
     for _ in range(rounds):
         id = bugbox.start("read-me")
         bugbox("stop", id, "--yes")
-    assert counts() == before
+    # The keeper may still be closing what a command asked through, the first or the last one.
+    patience = time.monotonic() + 10
+    while counts()[0] > before[0] and time.monotonic() < patience:
+        time.sleep(0.1)
+    fds, *rest = counts()
+    assert fds <= before[0]
+    assert rest == list(before[1:])
     assert json.loads(bugbox("ps", "--json").stdout) == []
 
 

@@ -266,16 +266,11 @@ def test_kill_of_qemu_under_a_client(bench: Bench) -> None:
 
 def test_pause_and_resume(bench: Bench) -> None:
     async def test(machine: QemuMachine) -> None:
-        await sh(machine, "true")
-        await machine.pause()
-        for _ in range(20):  # QEMU still ends the disk's requests under way
-            used = cpu_seconds(machine.process)
-            await asyncio.sleep(2)
-            if cpu_seconds(machine.process) - used < 0.05:
-                break
-        else:
-            pytest.fail("a paused machine never came to rest")
-        await machine.resume()
+        for _ in range(8):  # QEMU's thread=single came to rest most times, not all
+            await sh(machine, "true")
+            await machine.pause()
+            await rests(machine.process)
+            await machine.resume()
         await sh(machine, "true")
 
     bench.machine(test)
@@ -439,6 +434,16 @@ def test_the_guest_s_clock_runs_as_the_host_s(bench: Bench) -> None:
     bench.machine(test)
 
 
+async def rests(process: Process) -> None:
+    """Wait until a stopped machine uses no CPU; it first ends its disks' requests under way."""
+    for _ in range(20):
+        used = cpu_seconds(process)
+        await asyncio.sleep(1)
+        if cpu_seconds(process) - used < 0.03:
+            return
+    pytest.fail("a stopped machine still uses the CPU")
+
+
 def boots_to_failure(bench: Bench, spec: MachineSpec) -> tuple[BootFailed, QemuMachine, float]:
     async def main() -> tuple[BootFailed, QemuMachine, float]:
         machine = await bench.driver.boot(spec, lambda process: None)
@@ -448,9 +453,7 @@ def boots_to_failure(bench: Bench, spec: MachineSpec) -> tuple[BootFailed, QemuM
             with pytest.raises(BootFailed) as caught:
                 await machine.wait_lifeline()
             took = time.monotonic() - begun
-            used = cpu_seconds(machine.process)
-            await asyncio.sleep(1)
-            assert cpu_seconds(machine.process) - used < 0.1, "a failed machine stands still"
+            await rests(machine.process)
             return caught.value, machine, took
         finally:
             await machine.stop(0)
