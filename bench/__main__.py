@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.docker import Docker
-from bench.ours import Cold
+from bench.ours import Clone, Cold, Standby
 from bench.page import markdown, svg
 from bench.promises import judge
 from bench.race import Contestant, race
@@ -26,7 +26,7 @@ def _races() -> dict[str, tuple[int, list[Contestant]]]:
     """By name: how many rounds by default, and who runs against whom."""
     return {
         "cold": (10, [Cold(), Stock()]),
-        "start": (20, [Docker()]),
+        "start": (20, [Standby(), Clone(), Docker()]),
     }
 
 

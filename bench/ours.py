@@ -17,7 +17,7 @@ from typing import Any, Self
 from bugbox.keeper import start as keeper_start
 from bugbox.paths import Home
 
-__all__ = ["PUZZLE", "Bugbox", "Cold", "Ours", "built"]
+__all__ = ["PUZZLE", "Bugbox", "Clone", "Cold", "Ours", "Standby", "built"]
 
 PUZZLE = "read-me"
 
@@ -64,6 +64,9 @@ def built() -> Home:
 class Ours:
     """A state directory for one race, which borrows what is built."""
 
+    #: Whether its starts are clones.
+    clones = True
+
     def __init__(self, name: str, title: str, **settings: str) -> None:
         self.name, self.title, self.settings = name, title, settings
 
@@ -92,6 +95,8 @@ class Ours:
         """Start a machine and stop it again; what the command said and what its user waited."""
         begun = time.monotonic()
         answer = self.bugbox.json("start", PUZZLE, *args)
+        if answer["clone"] is not self.clones:
+            raise RuntimeError(f"{self.title}: clone is {answer['clone']}, which is another race")
         typed = (time.monotonic() - begun) * 1000
         self.bugbox("stop", answer["id"], "--yes")
         return {"to ready": float(answer["timings_ms"]["total"]), "as typed": typed}
@@ -100,9 +105,61 @@ class Ours:
 class Cold(Ours):
     """A machine booted from nothing to *ready*."""
 
+    clones = False
+
     def __init__(self) -> None:
         super().__init__("cold", "bugbox start --cold")
 
     def once(self) -> dict[str, float]:
         """Boot one."""
         return self.start("--cold")
+
+
+class Clone(Ours):
+    """A machine cloned from a template, as when no standby is left."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "clone", "bugbox start, a clone", BUGBOX_TEMPLATES="on", BUGBOX_STANDBY="0"
+        )
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.bugbox("build", "--warm", PUZZLE)
+        return self
+
+    def once(self) -> dict[str, float]:
+        """Clone one."""
+        return self.start()
+
+
+class Standby(Ours):
+    """A machine that stood by: the default path of a puzzle that was started lately."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "standby", "bugbox start, standby", BUGBOX_TEMPLATES="on", BUGBOX_STANDBY="1"
+        )
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.claimed = 0
+        self.bugbox("build", "--warm", PUZZLE)
+        self.start()
+        return self
+
+    def once(self) -> dict[str, float]:
+        """Claim the one that stands by; the next is made in the same time, uncounted."""
+        self._await_standby()
+        return self.start()
+
+    def _await_standby(self) -> None:
+        until = time.monotonic() + 300
+        log = self.bugbox.home.keeper_log
+        # Each start claims one, so that each needs one line more than there were starts since.
+        while log.read_text().count(" stands by") <= self.claimed:
+            if time.monotonic() > until:
+                raise RuntimeError(f"no machine stands by after 300 s, see {log}")
+            time.sleep(0.1)
+        self.claimed += 1
+        time.sleep(0.5)  # it has come to rest
