@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 FACTOR = float(os.environ.get("BUGBOX_TIMEOUT_FACTOR", "1"))
 #: A template is made in the background after a first start; a test of something else needs none.
 os.environ.setdefault("BUGBOX_TEMPLATES", "off")
+#: Puzzles whose whole test `make test` runs; that of the others runs with BUGBOX_TEST_ALL=1.
 CATALOGUE = ("read-me", "deleted-but-open", "address-already-in-use")
 
 

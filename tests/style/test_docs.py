@@ -10,7 +10,10 @@ import pytest
 
 from bugbox import errors
 from bugbox.config import Settings
+from bugbox.paths import shipped_puzzles
+from bugbox.puzzle.catalogue import entries
 from bugbox.puzzle.matrix import Stage
+from bugbox.puzzle.quantity import format_duration
 from bugbox.puzzle.scaffold import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +88,22 @@ def test_every_template_and_stage_is_in_the_walk_through() -> None:
     for template in TEMPLATES:
         assert f"`{template}`" in page, template
     assert re.findall(r"^\| ([a-z]+) \| (?!what must)", page, re.M) == [*Stage]
+
+
+def test_the_catalogue_page_has_a_row_for_each_puzzle() -> None:
+    page = text_of("docs/reference/catalogue.md")
+    puzzles = [entry.puzzle for entry in entries([shipped_puzzles()]) if entry.puzzle]
+    rows = {
+        puzzle.name: (
+            puzzle.title,
+            puzzle.manifest.difficulty,
+            format_duration(puzzle.manifest.estimated_time or 0),
+        )
+        for puzzle in puzzles
+    }
+    told = re.findall(r"^\| `([a-z0-9-]+)` \| (.+?) \| (\w+) \| (\w+) \| (?:\d+|-) \|$", page, re.M)
+    assert {name: tuple(rest) for name, *rest in told} == rows
+    assert len(told) == len(rows)
 
 
 def test_tests_named_in_the_specification_exist() -> None:
