@@ -52,6 +52,9 @@ class Settings:
     standby_memory: int = 1024
     #: MiB of disk that templates may take together.
     templates_space: int = 4096
+    #: on: a machine whose puzzle asks for `network.egress: full` may reach all that this host
+    #: reaches, its own services among it; or off.
+    open_network: str = "off"
     #: Key that opens the menu in `play`, as a caret name.
     escape: str = "^]"
 
@@ -85,6 +88,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 _CHOICES = {
     "driver": ("auto", "qemu", "firecracker"),
     "templates": ("on", "off"),
+    "open_network": ("on", "off"),
     "accel": ("auto", "kvm", "tcg"),
     "disk": ("auto", "qcow2", "snapshot", "copy", "overlay"),
 }

@@ -472,6 +472,10 @@ def test_show_tells_all_that_a_manifest_says_of_itself(home: Home, tmp_path: Pat
         "checks": [{"id": "one", "title": "One", "run": "checks/one.sh"}],
         "authors": [{"name": "Ann", "url": "https://ann.example", "email": "ann@ann.example"},
                     {"name": "Bob"}],
+        "scoring": {"points": 100, "first_try_bonus": 20},
+        "check_policy": {"min_interval": "30s"},
+        "ports": [{"name": "page", "port": 8080, "show": True}, {"name": "db", "port": 5432}],
+        "network": {"egress": {"allow": ["deb.example:80"]}},
         **said,
     }  # fmt: skip
     (folder / "puzzle.yaml").write_text(json.dumps(manifest))
@@ -482,7 +486,11 @@ def test_show_tells_all_that_a_manifest_says_of_itself(home: Home, tmp_path: Pat
     for key, value in said.items():
         name = {"license": "licence", "inspired_by": "inspired by"}.get(key, key)
         assert found[name] == (value if isinstance(value, str) else value[0])
+    assert found["points"] == "100, 20 more at the first try"
+    assert found["ports"] == "page (8080, tcp)"
+    assert found["checks"] == "one in 30s at most, where it is served"
     facts = json.loads(bugbox("show", str(folder), "--json").stdout)
+    assert facts["egress"] == {"allow": ["deb.example:80"]}
     assert {key: facts[key] for key in said} == said
     assert facts["authors"][0] == manifest["authors"][0]
 

@@ -161,14 +161,11 @@ def test_a_wrong_value_is_told_with_its_place(demo: Path, more: str, expected: s
         ("variants: {A: {random: word}}\n", "9:16: variants.A.random: word is not supported yet"),
         ("session: {duration: 1h}\n", "9:1: session: not supported yet"),
         ("access:\n", "9:1: access: not supported yet"),
-        (
-            "machine: {disks: [{name: a, size: 1MiB, mount: /a}]}\n",
-            "9:41: machine.disks[0].mount: not supported yet",
-        ),
-        ("network: {egress: full}\n", "9:11: network.egress: full is not supported yet"),
-        ("network: {egress: {allow: ['a:1']}}\n", "9:11: network.egress: not supported yet"),
         ("user: {sudo: limited}\n", "9:8: user.sudo: limited is not supported yet"),
-        ("scoring: {points: 3}\n", "9:1: scoring: not supported yet"),
+        (
+            "check_policy: {trigger: auto}\n",
+            "9:16: check_policy.trigger: auto is not supported yet",
+        ),
     ],
 )
 def test_what_nothing_reads_is_refused(demo: Path, more: str, expected: str) -> None:
@@ -362,3 +359,104 @@ def test_what_new_writes_is_a_puzzle(tmp_path: Path) -> None:
     puzzle = load(create(tmp_path, "my-first"))
     assert puzzle.build and puzzle.ready and puzzle.solve and len(puzzle.wrong) == 2
     assert len(puzzle.hints) == 2 and puzzle.walkthrough and puzzle.debrief
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            "machine: {disks: [{name: a, size: 1MiB, mount: /a}]}\n",
+            "9:19: machine.disks[0]: expected fs beside mount, got a mapping",
+        ),
+        (
+            "machine: {disks: [{name: a, size: 1MiB, fs: ext4, mount: /a/../b}]}\n",
+            "9:58: machine.disks[0].mount: expected a plain absolute path of the guest, "
+            'such as /var/spool/app, got "/a/../b"',
+        ),
+        (
+            "network: {egress: {allow: ['a']}}\n",
+            '9:19: network.egress: expected none, dns, full, or {allow: ["host:port", …]}, '
+            "got a mapping",
+        ),
+        (
+            "network: {egress: some}\n",
+            '9:19: network.egress: expected none, dns, full, or {allow: ["host:port", …]}, '
+            'got "some"',
+        ),
+        (
+            "network: {hosts: {db: here}}\n",
+            '9:23: network.hosts.db: expected an IP address such as 10.0.2.100, got "here"',
+        ),
+        (
+            "boot: {units: [shh]}\n",
+            "9:16: boot.units[0]: expected one of ssh, getty, network, firewall, "
+            "remote-filesystems, sysstat, apt-timers, maintenance-timers, random-seed, "
+            "journal-on-disk, user-manager, fuse-control, configfs, huge-pages, device-mapper, "
+            'loop (did you mean ssh?), got "shh"',
+        ),
+        (
+            "user: {shell: bash -i}\n",
+            "9:15: user.shell: expected a plain absolute path of the guest, such as "
+            '/var/spool/app, got "bash -i"',
+        ),
+        (
+            "scoring: {points: -1}\n",
+            "9:19: scoring.points: expected a whole number from 0 to 1000000, got the number -1",
+        ),
+    ],
+)
+def test_wishes_that_cannot_be_read(demo: Path, more: str, expected: str) -> None:
+    assert manifest(demo, more) == [f"puzzle.yaml:{expected}"]
+
+
+@pytest.mark.parametrize(
+    ("check", "expected"),
+    [
+        ("{where: outside}", "expected probe, and no run, beside where: outside"),
+        (
+            "{where: outside, run: checks/one.sh, probe: {tcp: 1}}",
+            "expected probe, and no run, beside where: outside",
+        ),
+        ("{probe: {tcp: 1}}", "expected where: outside beside probe"),
+        ("{}", "expected run, the check's script (or where: outside and a probe)"),
+        (
+            "{where: outside, user: root, probe: {tcp: 1}}",
+            "expected no user beside probe: nobody runs it in the guest",
+        ),
+    ],
+)
+def test_a_check_is_a_script_or_a_probe(demo: Path, check: str, expected: str) -> None:
+    entry = check.replace("{", "{id: two, title: Two, ", 1).replace(", }", "}")
+    (found,) = manifest_with(demo, entry)
+    assert found == f"puzzle.yaml:9:5: checks[1]: {expected}, got a mapping"
+
+
+@pytest.mark.parametrize(
+    ("probe", "expected"),
+    [
+        ("{}", "probe: expected one of http, tcp and dns, got a mapping"),
+        ("{tcp: 1, dns: a}", "probe: expected one of http, tcp and dns, got a mapping"),
+        ("{tcp: 1, status: 200}", "probe: expected http beside status, got a mapping"),
+        (
+            "{tcp: 1, closed: true, contains: x}",
+            "probe: expected tcp, and nothing that it contains, beside closed, got a mapping",
+        ),
+        ("{tcp: 0}", "probe.tcp: expected a whole number from 1 to 65535, got the number 0"),
+        (
+            '{http: "https://a/"}',
+            "probe.http: expected an address such as http://shop.example:8080/menu, "
+            'got "https://a/"',
+        ),
+        ('{dns: "a b"}', 'probe.dns: expected a name such as printer.lan, got "a b"'),
+    ],
+)
+def test_a_probe_is_one_question(demo: Path, probe: str, expected: str) -> None:
+    entry = f"{{id: two, title: Two, where: outside, probe: {probe}}}"
+    (found,) = manifest_with(demo, entry)
+    assert re.sub(r"^puzzle.yaml:9:[0-9]+: ", "", found) == f"checks[1].{expected}"
+
+
+def manifest_with(folder: Path, check: str) -> list[str]:
+    """Say what is wrong with a manifest that has one check more."""
+    (folder / "puzzle.yaml").write_text(f"{MINIMAL}  - {check}\n")
+    return problems(folder)

@@ -77,7 +77,9 @@ def _counted(story: Mapping[str, Any]) -> str:
     after = duration(float(story.get("solved_after_s") or story.get("elapsed_s") or 0))
     hints = f"{story.get('hints_used', 0)} of {story.get('hints_of', 0)} hints"
     checks = int(story.get("checks_run", 0))
-    return f"{after}, {hints}, {checks} check{'' if checks == 1 else 's'}."
+    told = f"{after}, {hints}, {checks} check{'' if checks == 1 else 's'}"
+    points = story.get("points")
+    return f"{told}." if points is None else f"{told}: {points} points."
 
 
 def after_play(id: str, *, leave: bool, seen_solved: bool, again: str) -> bool:

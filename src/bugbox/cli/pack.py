@@ -33,7 +33,7 @@ def pack(
     """
     home = Home()
     puzzle = find(name, roots(load(home).puzzles), Path.cwd())
-    layer = prepare.ensure(str(puzzle.folder)).layer if puzzle.build else None
+    layer = prepare.ensure(str(puzzle.folder)).layer if puzzle.builds else None
     to = output or Path(f"{puzzle.name}.bugbox")
     digest = packing.pack(home, puzzle, layer, to, for_learners=for_learners)
     size = to.stat().st_size

@@ -13,7 +13,7 @@ from bugbox.config import load
 from bugbox.paths import Home
 from bugbox.puzzle.catalogue import find, roots
 from bugbox.puzzle.definition import Puzzle
-from bugbox.puzzle.manifest import Author
+from bugbox.puzzle.manifest import Author, Manifest
 from bugbox.puzzle.quantity import format_duration, format_size
 from bugbox.session.packing import peek
 
@@ -72,10 +72,21 @@ def _facts(puzzle: Puzzle, solved: bool) -> dict[str, Any]:
             "memory_mib": wishes.machine.memory >> 20,
             "disk_mib": wishes.machine.disk >> 20,
         },
-        "egress": wishes.network.egress,
+        "points": wishes.scoring.points,
+        "ports": [
+            {"name": port.name, "port": port.port, "protocol": port.protocol, "path": port.path}
+            for port in wishes.ports
+            if port.show
+        ],
+        "check_policy": wishes.check_policy.model_dump(),
+        "egress": _egress(wishes.network.egress),
         "folder": str(puzzle.folder),
         "solved": solved,
     }
+
+
+def _egress(egress: str | tuple[str, ...]) -> str | dict[str, list[str]]:
+    return egress if isinstance(egress, str) else {"allow": [*egress]}
 
 
 def _people(puzzle: Puzzle, facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -88,6 +99,9 @@ def _people(puzzle: Puzzle, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("skills", "; ".join(wishes.skills)),
         ("first", ", ".join(wishes.requires)),
         ("hints", str(len(puzzle.hints))),
+        ("points", _points(wishes)),
+        ("ports", ", ".join(f"{p.name} ({p.port}, {p.protocol})" for p in wishes.ports if p.show)),
+        ("checks", _pace(wishes)),
         (
             "machine",
             f"{machine.vcpus} CPU, {format_size(machine.memory)} memory, "
@@ -100,6 +114,17 @@ def _people(puzzle: Puzzle, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("licence", wishes.license or ""),
     ]
     return [(key, value) for key, value in rows if value]
+
+
+def _points(wishes: Manifest) -> str:
+    scoring = wishes.scoring
+    bonus = f", {scoring.first_try_bonus} more at the first try" if scoring.first_try_bonus else ""
+    return f"{scoring.points}{bonus}" if scoring.points or bonus else ""
+
+
+def _pace(wishes: Manifest) -> str:
+    seconds = wishes.check_policy.min_interval
+    return f"one in {format_duration(seconds)} at most, where it is served" if seconds else ""
 
 
 def _author(author: Author) -> str:

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is off in a base image and what brings it back: a recipe's unit rules, read the other way.
-
-`SERVICES` are the names under which a puzzle may ask for units: words for what one wants, since
-one thing is often several units.
-"""
+"""What is off in a base image and what brings it back: a recipe's unit rules read backwards."""
 
 from __future__ import annotations
 
@@ -11,32 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from bugbox.image.recipe import UnitRule
 
-__all__ = ["SERVICES", "brings_back", "page"]
-
-#: Units by the name of what they are for. Every one of them has a rule in the recipe.
-SERVICES: Mapping[str, tuple[str, ...]] = {
-    "ssh": ("ssh.service",),
-    "getty": ("getty@.service",),
-    "network": ("systemd-networkd.service", "systemd-networkd-wait-online.service"),
-    "firewall": ("nftables.service",),
-    "remote-filesystems": ("remote-fs.target",),
-    "sysstat": ("sysstat.service", "sysstat-collect.timer", "sysstat-summary.timer"),
-    "apt-timers": ("apt-daily.timer", "apt-daily-upgrade.timer"),
-    "maintenance-timers": (
-        "dpkg-db-backup.timer",
-        "e2scrub_all.timer",
-        "fstrim.timer",
-        "man-db.timer",
-    ),
-    "random-seed": ("systemd-random-seed.service",),
-    "journal-on-disk": ("systemd-journal-flush.service",),
-    "user-manager": ("user@.service",),
-    "fuse-control": ("sys-fs-fuse-connections.mount",),
-    "configfs": ("sys-kernel-config.mount",),
-    "huge-pages": ("dev-hugepages.mount",),
-    "device-mapper": ("modprobe@dm_mod.service",),
-    "loop": ("modprobe@loop.service",),
-}
+__all__ = ["brings_back", "page"]
 
 
 def brings_back(rule: UnitRule) -> str:
@@ -68,18 +39,18 @@ _WORDS = {"on": "on", "off": "off", "mask": "masked", "generator": "generator ma
 _NAMES = """
 ## Names for units
 
-What one wants is often several units. These names stand for them:
+What one wants is often several units. These names stand for them in `boot.units` of `puzzle.yaml`:
 
 | name | units |
 |---|---|
 """
 
 
-def page(rules: Iterable[UnitRule]) -> str:
-    """Return the reference page."""
+def page(rules: Iterable[UnitRule], services: Mapping[str, Iterable[str]]) -> str:
+    """Return the reference page; `services` are names for units."""
     rows = [f"| `{r.unit}` | {_WORDS[r.rule]} | {r.reason} | `{brings_back(r)}` |" for r in rules]
     names = [
         f"| `{name}` | {', '.join(f'`{unit}`' for unit in units)} |"
-        for name, units in SERVICES.items()
+        for name, units in services.items()
     ]
     return _HEAD + "\n".join(rows) + "\n" + _NAMES + "\n".join(names) + "\n"

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import State
 from bugbox.machine.template import Snapshot
 
-__all__ = ["Abilities", "Driver", "Machine"]
+__all__ = ["Abilities", "Driver", "Machine", "Opening"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,17 @@ class Abilities:
     accelerated: bool
     #: Whether it reads qcow2; else a drive is a raw file or a block device.
     qcow2: bool = True
+
+
+class Opening(Protocol):
+    """A port of a guest that can be reached on this host, for as long as it is held open."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where on this host it is."""
+
+    async def taken(self) -> bool | None:
+        """Whether the guest took the connection; None: not known so far. Of TCP only."""
 
 
 class Machine(Protocol):
@@ -54,6 +66,12 @@ class Machine(Protocol):
 
     def watch(self, callback: Callable[[State], None]) -> None:
         """Call `callback` with every new state, in the event loop."""
+
+    def opening(self, port: int, *, udp: bool = False) -> AbstractAsyncContextManager[Opening]:
+        """Open a way from this host to a port of the guest, through its first network card.
+
+        GuestError where it has none, or no way can be opened.
+        """
 
     async def wait_lifeline(self) -> None:
         """Wait for the lifeline's hello of this boot; BootFailed or MachineLost."""

@@ -22,7 +22,7 @@ import shutil
 import signal
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import anyio
@@ -38,7 +38,7 @@ from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import TABLE, State, advance
 from bugbox.machine.template import Snapshot
 
-__all__ = ["FakeDriver", "FakeMachine", "folder"]
+__all__ = ["FakeDriver", "FakeMachine", "FakeOpening", "folder"]
 
 _OVER = (State.STOPPING, State.STOPPED)
 
@@ -54,6 +54,17 @@ def _control(spec: MachineSpec) -> Path:
 
 def _boot_file(spec: MachineSpec) -> Path:
     return spec.root / "boot.json"
+
+
+class FakeOpening:
+    """A fake machine's ports are this host's own."""
+
+    def __init__(self, port: int) -> None:
+        self.address = ("127.0.0.1", port)
+
+    async def taken(self) -> bool | None:
+        """Nobody stands between: who connected was taken."""
+        return True
 
 
 class FakeMachine:
@@ -92,6 +103,13 @@ class FakeMachine:
     def watch(self, callback: Callable[[State], None]) -> None:
         """Call `callback` with every new state; with REBOOTING once for each reboot."""
         self._callbacks.append(callback)
+
+    @contextlib.asynccontextmanager
+    async def opening(self, port: int, *, udp: bool = False) -> AsyncIterator[FakeOpening]:
+        """Open the way there always is."""
+        if not self.spec.nics:
+            raise GuestError("the machine has no network card")
+        yield FakeOpening(port)
 
     async def connect(self, timeout: float = 20.0) -> str:
         """Connect to the process; return what it says of itself: running, paused or off."""

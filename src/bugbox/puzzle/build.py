@@ -20,7 +20,7 @@ from typing import Protocol
 
 from bugbox.errors import BuildFailed
 from bugbox.puzzle.definition import Puzzle
-from bugbox.puzzle.inputs import EPOCH, NEVER, SCRIPTS, script
+from bugbox.puzzle.inputs import EPOCH, SCRIPTS, never, script
 from bugbox.puzzle.losses import MAX_BYTES, losses
 from bugbox.puzzle.quantity import format_duration
 from bugbox.puzzle.text import printable
@@ -98,7 +98,7 @@ async def build(
     await bring(guest, "inputs.tar", inputs)
     await _run_build(guest, puzzle, said, factor)
     lost = bytearray()
-    await step(guest, "collect.sh", [str(EPOCH), *NEVER], factor, _bounded(lost, MAX_BYTES))
+    await step(guest, "collect.sh", [str(EPOCH), *never(puzzle)], factor, _bounded(lost, MAX_BYTES))
     await step(guest, "archive.sh", [], factor, archive)
     await step(guest, "apply.sh", [_TARGET], factor)
     return losses(bytes(lost))

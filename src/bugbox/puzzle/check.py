@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -18,8 +18,10 @@ import anyio
 
 from bugbox.errors import GuestError, MachineLost
 from bugbox.puzzle.definition import Check, Puzzle
+from bugbox.puzzle.probe import Outside, probed
 from bugbox.puzzle.script import with_helpers
 from bugbox.puzzle.text import one_line, printable
+from bugbox.puzzle.variants import PREFIX
 
 __all__ = ["LOST", "Guest", "GuestResult", "Outcome", "Report", "Status", "run_checks"]
 
@@ -27,6 +29,7 @@ Status = Literal["passed", "failed", "skipped", "broken"]
 
 LOST = "the machine no longer answers: undo or reset"
 NO_CLONE = "it runs in a clone of the machine, which this version cannot make yet"
+NO_CARD = "it is sent through a network card, which this machine does not have"
 _NO_SENTENCE = "not yet; the check does not say why"
 #: Seconds a lifeline has to answer a ping before the machine counts as lost.
 _PING_S = 10.0
@@ -128,23 +131,37 @@ class Report:
 
 
 async def run_checks(
-    puzzle: Puzzle, guest: Guest, env: Mapping[str, str] | None = None, *, factor: float = 1.0
+    puzzle: Puzzle,
+    guest: Guest,
+    env: Mapping[str, str] | None = None,
+    *,
+    factor: float = 1.0,
+    outside: Outside | None = None,
+    passed: Collection[str] = (),
 ) -> Report:
     """Run every check that can be run; time limits are multiplied by `factor`.
 
-    Never raises for what the guest does: that is a verdict.
+    `outside` is the way in through the machine's network card, if it has one; the checks in
+    `passed` count as passed and are not run. Never raises for what the guest does: that is a
+    verdict.
     """
     outcomes: dict[str, Outcome] = {}
     lost = False
     for check in puzzle.checks:
-        reason = LOST if lost else _why_skipped(check, outcomes)
+        if check.id in passed:
+            outcomes[check.id] = _outcome(check, "passed")
+            continue
+        reason = LOST if lost else _why_skipped(check, outcomes, outside)
         if reason:
             skipped = _outcome(check, "skipped", reason)
-            not_here = reason == NO_CLONE or _waits_in_vain(check, outcomes)
+            not_here = reason in (NO_CLONE, NO_CARD) or _waits_in_vain(check, outcomes)
             outcomes[check.id] = replace(skipped, not_here=not_here)
             continue
         begun = time.monotonic()
-        verdict = await _run(check, guest, env or {}, factor)
+        if check.probe is not None and outside is not None:
+            verdict = await _probe(check, guest, outside, env or {}, factor)
+        else:
+            verdict = await _run(check, guest, env or {}, factor)
         lost = verdict is None
         found = verdict or _outcome(check, "failed", LOST)
         seconds = round(time.monotonic() - begun, 3)
@@ -152,10 +169,12 @@ async def run_checks(
     return Report(checks=tuple(outcomes.values()))
 
 
-def _why_skipped(check: Check, outcomes: Mapping[str, Outcome]) -> str:
+def _why_skipped(check: Check, outcomes: Mapping[str, Outcome], outside: Outside | None) -> str:
     for need in check.needs:
         if outcomes[need].status != "passed":
             return f"first: {outcomes[need].title}"
+    if check.probe is not None and outside is None:
+        return NO_CARD
     return NO_CLONE if check.where == "clone" else ""
 
 
@@ -167,6 +186,7 @@ def _waits_in_vain(check: Check, outcomes: Mapping[str, Outcome]) -> bool:
 
 async def _run(check: Check, guest: Guest, env: Mapping[str, str], factor: float) -> Outcome | None:
     """Run one check; None when the machine no longer answers."""
+    assert check.script is not None
     limit = check.timeout_s * factor
     try:
         with anyio.fail_after(limit + _GRACE_S * factor):
@@ -189,6 +209,25 @@ async def _run(check: Check, guest: Guest, env: Mapping[str, str], factor: float
     if result.timed_out and not await _answers(guest, factor):
         return None
     return _judged(check, result, limit)
+
+
+async def _probe(
+    check: Check, guest: Guest, outside: Outside, env: Mapping[str, str], factor: float
+) -> Outcome | None:
+    """Send a check's probe; None when the machine no longer answers."""
+    assert check.probe is not None
+    values = {name.removeprefix(PREFIX): value for name, value in env.items()}
+    try:
+        wrong = await probed(check.probe, outside, values, check.timeout_s * factor)
+    except MachineLost:
+        return None
+    except (GuestError, ValueError) as error:
+        why = one_line(str(error))
+        return _outcome(check, "broken", f"the probe could not be sent: {why}")
+    # Silence is a dead machine's answer, too, to a probe that hopes for it.
+    if (wrong or check.probe.closed) and not await _answers(guest, factor):
+        return None
+    return _outcome(check, "failed" if wrong else "passed", one_line(wrong))
 
 
 async def _answers(guest: Guest, factor: float) -> bool:

@@ -18,8 +18,10 @@ from bugbox.errors import NotFound
 from bugbox.puzzle.explain import explained
 from bugbox.puzzle.folder import MAX_BUILD, MAX_SCRIPT, Folder
 from bugbox.puzzle.manifest import CheckEntry, Manifest
+from bugbox.puzzle.probe_keys import Probe
 from bugbox.puzzle.problem import Loc, Problem, definition_error
 from bugbox.puzzle.script import Script
+from bugbox.puzzle.setup import asks
 from bugbox.puzzle.yaml_source import MAX_BYTES, Source, parse
 
 __all__ = ["MANIFEST", "Check", "HintText", "Puzzle", "Script", "load", "read"]
@@ -33,12 +35,15 @@ class Check:
 
     id: str
     title: str
-    script: Script
+    #: None where there is a probe.
+    script: Script | None = None
     user: str = "root"
     timeout_s: float = 10.0
     needs: tuple[str, ...] = ()
-    #: guest or clone.
+    #: guest, clone or outside.
     where: str = "guest"
+    #: With outside: what is sent to the machine.
+    probe: Probe | None = None
     #: reboot, or None.
     after: str | None = None
 
@@ -98,6 +103,16 @@ class Puzzle:
     def base_digest(self) -> str | None:
         """`sha256:…` when the base is pinned."""
         return self.manifest.base.partition("@")[2] or None
+
+    @property
+    def builds(self) -> bool:
+        """Whether it changes anything on its base, by build.sh or by what the manifest asks."""
+        return self.build is not None or asks(self.manifest)
+
+    @property
+    def check_scripts(self) -> tuple[Script, ...]:
+        """Those of its checks that are scripts."""
+        return tuple(check.script for check in self.checks if check.script is not None)
 
     @property
     def solve(self) -> Script | None:
@@ -183,7 +198,8 @@ class _Parts:
         if not self.data:
             return
         self.checks = [
-            self._script(("checks", n, "run"), None) for n, _ in _entries(self.data, "checks")
+            self._script(("checks", n, "run"), None)
+            for n, _ in enumerate(_list(self.data.get("checks")))
         ]
         self.build = self._script(("build", "script"), "build.sh", limit=MAX_BUILD)
         self.boot = self._script(("boot", "script"), "boot.sh")
@@ -191,8 +207,11 @@ class _Parts:
         self.break_ = reader.script_if_there("break.sh")
         self.session = reader.script_if_there("session.sh")
         solve = self._script(("solution", "script"), "solve.sh")
-        self.solutions = (*((solve,) if solve else ()), *reader.scripts("solve.d"))
-        self.wrong = reader.scripts("wrong.d")
+        self.solutions = (
+            *((solve,) if solve else ()),
+            *self._folder(("solution", "alternatives"), "solve.d"),
+        )
+        self.wrong = self._folder(("test", "wrong"), "wrong.d")
         self.description = self._text(("description",), "description.md", required=True)
         self.walkthrough = self._text(("solution", "walkthrough"), "solution.md")
         self.debrief = self._text(("debrief",), "debrief.md")
@@ -201,7 +220,6 @@ class _Parts:
 
     def puzzle(self, root: Path, manifest: Manifest) -> Puzzle:
         """Put the puzzle together; only when there was no problem."""
-        scripts = [script for script in self.checks if script is not None]
         return Puzzle(
             folder=root,
             manifest=manifest,
@@ -213,7 +231,7 @@ class _Parts:
             boot=self.boot,
             session=self.session,
             ready=self.ready,
-            checks=tuple(map(_check, manifest.checks, scripts)),
+            checks=tuple(map(_check, manifest.checks, self.checks)),
             solutions=self.solutions,
             wrong=self.wrong,
             hints=self._hints(manifest),
@@ -225,6 +243,10 @@ class _Parts:
         if isinstance(named, str):
             return self.reader.script(named, loc, limit=limit)
         return self.reader.script_if_there(usual, limit=limit) if usual else None
+
+    def _folder(self, loc: Loc, usual: str) -> tuple[Script, ...]:
+        named = _at(self.data, loc)
+        return self.reader.scripts(named if isinstance(named, str) else usual)
 
     def _text(self, loc: Loc, usual: str, *, required: bool = False) -> str:
         named = _at(self.data, loc)
@@ -265,7 +287,7 @@ def _titled(n: int, text: str) -> HintText:
     return HintText(title=f"Hint {n}", text=text)
 
 
-def _check(entry: CheckEntry, script: Script) -> Check:
+def _check(entry: CheckEntry, script: Script | None) -> Check:
     return Check(
         id=entry.id,
         title=entry.title,
@@ -274,6 +296,7 @@ def _check(entry: CheckEntry, script: Script) -> Check:
         timeout_s=entry.timeout,
         needs=entry.needs,
         where=entry.where,
+        probe=entry.probe,
         after=entry.after,
     )
 

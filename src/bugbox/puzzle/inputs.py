@@ -13,15 +13,17 @@ import json
 import os
 import stat
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from bugbox.errors import DefinitionError
 from bugbox.paths import DATA
 from bugbox.puzzle.definition import Puzzle
+from bugbox.puzzle.setup import OWN, asks, wrapper
 from bugbox.storage.known import Known
 
-__all__ = ["EPOCH", "NEVER", "SCRIPTS", "layer_key", "pack", "script"]
+__all__ = ["EPOCH", "NEVER", "SCRIPTS", "layer_key", "never", "pack", "script"]
 
 #: Raise it when equal inputs are to make another layer for a reason outside of `guest/`.
 _BUILDER = 1
@@ -51,26 +53,33 @@ _MAX_INPUTS = 1 << 30
 _known = Known()
 
 
+def never(puzzle: Puzzle) -> tuple[str, ...]:
+    """Return what is never in this puzzle's layer: NEVER without what it asks to keep."""
+    kept = [path.removeprefix("/") for path in puzzle.manifest.build.keep]
+    return tuple(name for name in NEVER if name not in kept and name.removesuffix("/*") not in kept)
+
+
 def layer_key(puzzle: Puzzle, base_digest: str) -> str:
     """Return the name of the layer that this puzzle makes on that base."""
     made_of = {
         "builder": _BUILDER,
         "scripts": [hashlib.sha256(script(name)).hexdigest() for name in SCRIPTS],
         "epoch": EPOCH,
-        "never": NEVER,
+        "never": never(puzzle),
         "base": base_digest,
         "disk": puzzle.manifest.machine.disk,
-        "inputs": _inputs(puzzle) if puzzle.build else None,
+        "inputs": _inputs(puzzle) if puzzle.builds else None,
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def _inputs(puzzle: Puzzle) -> str:
     """Hash what reaches the build machine, once for as long as nothing of it changes."""
-    assert puzzle.build is not None
     files = puzzle.files
     paths = [files, *sorted(files.rglob("*"))] if files is not None else []
-    build = hashlib.sha256(puzzle.build.text).hexdigest()
+    own = puzzle.build.text if puzzle.build else b""
+    made = wrapper(puzzle.manifest, own=True) if asks(puzzle.manifest) else b""
+    build = hashlib.sha256(made + own).hexdigest()
     return _known.of(paths, lambda: pack(puzzle, None), build)
 
 
@@ -80,17 +89,29 @@ def pack(puzzle: Puzzle, to: BinaryIO | None) -> str:
     That is build.sh and files/, with owners, times and modes that do not depend on this host: of
     a mode only the run bit counts, as in git.
     """
-    if puzzle.build is None:
-        raise ValueError(f"{puzzle.name} has no build script")
+    if not puzzle.builds:
+        raise ValueError(f"{puzzle.name} has nothing to build")
     sink = _Sink(to)
     # tarfile only ever writes to it.
     with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
-        _add(tar, "build.sh", puzzle.build.text, run=True)
+        for name, text in _scripts(puzzle):
+            _add(tar, name, text, run=True)
         if puzzle.files is not None:
             _add_folder(tar, "files")
             for path in sorted(puzzle.files.rglob("*")):
                 _add_path(tar, f"files/{path.relative_to(puzzle.files).as_posix()}", path)
     return sink.sha256.hexdigest()
+
+
+def _scripts(puzzle: Puzzle) -> Iterator[tuple[str, bytes]]:
+    """Yield what is run, by name: `build.sh` is, and runs the puzzle's own if that is another."""
+    own = puzzle.build.text if puzzle.build else None
+    if asks(puzzle.manifest):
+        yield "build.sh", wrapper(puzzle.manifest, own=own is not None)
+        if own is not None:
+            yield OWN, own
+    elif own is not None:
+        yield "build.sh", own
 
 
 class _Sink:

@@ -7,10 +7,21 @@ A converter raises an error of kind `expected` (its text completes "expected …
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from bugbox.puzzle.quantity import format_duration, format_size, parse_duration, parse_size
@@ -18,7 +29,6 @@ from bugbox.puzzle.quantity import format_duration, format_size, parse_duration,
 __all__ = [
     "DURATION",
     "NEVER",
-    "NO_MAPPING",
     "PATTERNS",
     "SIZE",
     "BaseName",
@@ -26,8 +36,10 @@ __all__ = [
     "Count",
     "DiskName",
     "Flag",
+    "GuestPath",
     "Line",
     "MkfsWord",
+    "Model",
     "PuzzleName",
     "RelativePath",
     "UserName",
@@ -37,10 +49,17 @@ __all__ = [
     "lasting",
     "later",
     "limited",
+    "one_of",
     "path_trouble",
     "problem",
     "sized",
 ]
+
+
+class Model(BaseModel):
+    """Frozen, and without room for a key nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def problem(kind: str, text: str) -> PydanticCustomError:
@@ -56,12 +75,6 @@ def _refuse(value: object) -> object:
 NEVER = BeforeValidator(_refuse)
 
 
-def _refuse_mapping(value: object) -> object:
-    return _refuse(value) if isinstance(value, dict) else value
-
-
-#: On a key whose form as a mapping is not honoured yet.
-NO_MAPPING = BeforeValidator(_refuse_mapping)
 #: How sizes and durations look in the JSON Schema, which sees the text and not the number.
 SIZE = WithJsonSchema({"type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB|TiB)$"})
 DURATION = WithJsonSchema({"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"})
@@ -76,6 +89,19 @@ def later(*values: str) -> AfterValidator:
         return value
 
     return AfterValidator(refuse)
+
+
+def one_of(values: tuple[str, ...]) -> AfterValidator:
+    """Take one of some words; the error names the nearest."""
+
+    def choose(value: str) -> str:
+        if value not in values:
+            near = get_close_matches(value, values, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise problem("expected", f"one of {', '.join(values)}{hint}")
+        return value
+
+    return AfterValidator(choose)
 
 
 def sized(low: int, high: int) -> BeforeValidator:
@@ -149,6 +175,15 @@ def _relative(value: str) -> str:
     return value
 
 
+_GUEST_PATH = re.compile(r"(/[A-Za-z0-9_.+@-]+)+")
+
+
+def _guest_path(value: str) -> str:
+    if not _GUEST_PATH.fullmatch(value) or {".", ".."} & {*value.split("/")}:
+        raise problem("expected", "a plain absolute path of the guest, such as /var/spool/app")
+    return value
+
+
 def _base(value: str) -> str:
     name, at, digest = value.partition("@")
     if name != "debian-12":
@@ -194,6 +229,8 @@ PuzzleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")]
 CheckId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 DiskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
+#: A path of the guest that is written into files of it, so nothing in it means anything there.
+GuestPath = Annotated[str, Field(max_length=200), AfterValidator(_guest_path)]
 MkfsWord = Annotated[str, AfterValidator(_mkfs_word)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,31}$")]
 #: What each pattern means, in words.

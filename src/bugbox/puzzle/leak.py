@@ -47,7 +47,7 @@ class Secrets:
 
 def secrets(puzzle: Puzzle, forbidden: Sequence[str] = ()) -> Secrets:
     """Collect every telling line of what is never placed in a guest."""
-    scripts = [*(check.script for check in puzzle.checks), *puzzle.solutions]
+    scripts = [*puzzle.check_scripts, *puzzle.solutions]
     told = {_squeezed(line) for line in puzzle.description.encode().splitlines()}
     sources: list[tuple[str, bytes]] = [(script.name, script.text) for script in scripts]
     sources += [(f"hint {n}", _prose(hint.text)) for n, hint in enumerate(puzzle.hints, 1)]

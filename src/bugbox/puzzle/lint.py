@@ -84,7 +84,7 @@ def _of_problem(problem: Problem) -> Finding:
 
 
 def _scripts(puzzle: Puzzle) -> Iterator[Finding]:
-    checks = [check.script for check in puzzle.checks]
+    checks = puzzle.check_scripts
     for script in _every_script(puzzle):
         for each in script_findings(
             script, injected=script is not puzzle.build, check=script in checks
@@ -99,7 +99,7 @@ def _scripts(puzzle: Puzzle) -> Iterator[Finding]:
 
 
 def _every_script(puzzle: Puzzle) -> list[Script]:
-    checks = [check.script for check in puzzle.checks]
+    checks = puzzle.check_scripts
     found = [puzzle.build, puzzle.break_, puzzle.boot, puzzle.session, puzzle.ready, *checks]
     found += [*puzzle.solutions, *puzzle.wrong]
     return [*{script.name: script for script in found if script}.values()]
@@ -199,7 +199,7 @@ def _variables(puzzle: Puzzle) -> Iterator[Finding]:
 
 def _leftovers(puzzle: Puzzle) -> Iterator[Finding]:
     """Files that look as if they meant something, and that nothing reads."""
-    used = {check.script.name for check in puzzle.checks}
+    used = {script.name for script in puzzle.check_scripts}
     used |= {script.name for script in (*puzzle.solutions, *puzzle.wrong)}
     manifest = puzzle.manifest
     used |= {name for name in (manifest.build.script, manifest.boot.script) if name}

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from bugbox.puzzle.keys import (
     DURATION,
     NEVER,
-    NO_MAPPING,
     SIZE,
     BaseName,
     CheckId,
     Count,
     DiskName,
     Flag,
+    GuestPath,
     Line,
     MkfsWord,
+    Model,
     PuzzleName,
     RelativePath,
     UserName,
@@ -32,12 +33,16 @@ from bugbox.puzzle.keys import (
     lasting,
     later,
     limited,
+    one_of,
     problem,
     sized,
 )
+from bugbox.puzzle.network_keys import Network
+from bugbox.puzzle.probe_keys import Probe
 from bugbox.puzzle.quantity import format_duration, format_size
+from bugbox.puzzle.units import SERVICES
 
-__all__ = ["CheckEntry", "HintEntry", "Machine", "Manifest", "User"]
+__all__ = ["KEPT", "CheckEntry", "HintEntry", "Machine", "Manifest", "User"]
 
 _MEMORY = (128 << 20, 16 << 30)
 _DISK = (1 << 30, 64 << 30)
@@ -47,12 +52,18 @@ _BUILD_TIMEOUT = (1, 7200)
 _CHECK_TIMEOUT = (1, 600)
 _VCPUS = (1, 8)
 _REPEAT = (1, 100)
-
-
-class Model(BaseModel):
-    """Frozen, and without room for a key nobody knows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+_POINTS = (0, 1_000_000)
+#: What a build leaves behind and no layer holds, unless it is asked for.
+KEPT = (
+    "/etc/machine-id",
+    "/etc/ssh/ssh_host_*",
+    "/var/lib/apt/lists",
+    "/var/lib/dbus/machine-id",
+    "/var/lib/systemd/random-seed",
+    "/var/log/journal",
+)
+Kept = Annotated[str, one_of(KEPT)]
+Service = Annotated[str, one_of(tuple(SERVICES))]
 
 
 class Author(Model):
@@ -79,12 +90,19 @@ class ExtraDisk(Model):
     mkfs: Annotated[tuple[MkfsWord, ...], Field(max_length=14)] = key(
         "list of text", 'Options of mke2fs, such as `[-N, "64"]`.', reader="session", default=()
     )
-    mount: Annotated[Line | None, NEVER] = key("text", "Where it is mounted.", default=None)
+    mount: GuestPath | None = key(
+        "path",
+        "Where the guest mounts it at boot; a line of its /etc/fstab.",
+        reader="build",
+        default=None,
+    )
 
     @model_validator(mode="after")
     def _options_of_something(self) -> ExtraDisk:
         if self.mkfs and self.fs is None:
             raise problem("expected", "fs beside mkfs")
+        if self.mount and self.fs is None:
+            raise problem("expected", "fs beside mount")
         return self
 
 
@@ -113,18 +131,6 @@ class Machine(Model):
     )
 
 
-class Network(Model):
-    """What the machine may reach."""
-
-    egress: Annotated[Literal["none", "dns", "full"], later("dns", "full"), NO_MAPPING] = key(
-        "`none`",
-        "What the machine may reach outside. `dns`, `full` and `{allow: [...]}` come later.",
-        reader="session",
-        default="none",
-    )
-    hosts: Annotated[dict[str, Line], NEVER] = key("mapping", "Names it resolves.", default={})
-
-
 class Build(Model):
     """How the layer is made."""
 
@@ -142,8 +148,11 @@ class Build(Model):
     inputs: Annotated[tuple[RelativePath, ...], NEVER] = key(
         "list of paths", "Further folders it gets; `files` always comes along.", default=()
     )
-    keep: Annotated[tuple[Line, ...], NEVER] = key(
-        "list of paths", "Paths of the guest that would be left out of the layer.", default=()
+    keep: Annotated[tuple[Kept, ...], Field(max_length=16)] = key(
+        f"list of {', '.join(f'`{path}`' for path in KEPT)}",
+        "What would be left out of the layer. A machine still gets an id and host keys of its own.",
+        reader="build",
+        default=(),
     )
 
 
@@ -160,6 +169,12 @@ class Boot(Model):
         default=None,
         shown="ready.sh, if there",
     )
+    units: Annotated[tuple[Service, ...], Field(max_length=16)] = key(
+        f"list of {', '.join(f'`{name}`' for name in SERVICES)}",
+        "Units that are off in the base image, by what they are for ([list](base-image.md)).",
+        reader="build",
+        default=(),
+    )
     timeout: Annotated[float, lasting(*_BOOT_TIMEOUT), DURATION] = key(
         f"duration, {between(*_BOOT_TIMEOUT, format_duration)}",
         "From power-on until the machine is ready.",
@@ -173,10 +188,20 @@ class User(Model):
     """The learner's account."""
 
     name: UserName = key("user name", "Whom terminals log in.", reader="session", default="learner")
-    sudo: Annotated[Literal["full", "limited", "none"], later("limited", "none")] = key(
-        "`full`", "What sudo lets the learner do.", reader="image", default="full"
+    sudo: Annotated[Literal["full", "limited", "none"], later("limited")] = key(
+        "`full` or `none`",
+        "What sudo lets the learner do. For less than all, `none` and a file of `build.sh`'s in "
+        "/etc/sudoers.d.",
+        reader="build",
+        default="full",
     )
-    shell: Annotated[Line | None, NEVER] = key("path", "The login shell.", default=None)
+    shell: GuestPath | None = key(
+        "path",
+        "The login shell, which must be there after `build.sh`.",
+        reader="build",
+        default=None,
+        shown="/bin/bash",
+    )
 
 
 class Access(Model):
@@ -198,7 +223,7 @@ class Port(Model):
         "`tcp` or `http`", "What it speaks.", reader="forward", default="tcp"
     )
     path: Line | None = key("text", "Path of its page.", reader="forward", default=None)
-    show: Annotated[Flag, NEVER] = key("flag", "Whether the learner is told.", default=False)
+    show: Flag = key("flag", "Whether `show` tells of it.", reader="show", default=False)
 
 
 class Variant(Model):
@@ -227,20 +252,14 @@ class Variant(Model):
         return self
 
 
-class Probe(Model):
-    """A check made through the machine's network card."""
-
-    http: Line | None = key("URL", "What is asked for.", default=None)
-    tcp: Annotated[Count | None, Field()] = key("port", "What must answer.", default=None)
-    dns: Line | None = key("name", "What must resolve.", default=None)
-
-
 class CheckEntry(Model):
     """One assertion about the machine."""
 
     id: CheckId = key("slug", "Its name in `needs` and in reports; unique.", reader="check")
     title: Line = key("text", "What is true when it passes.", reader="check")
-    run: RelativePath = key("path", "Its script.", reader="check")
+    run: RelativePath | None = key(
+        "path", "Its script; needed but where there is a `probe`.", reader="check", default=None
+    )
     user: UserName = key("user name", "Who runs it in the guest.", reader="check", default="root")
     timeout: Annotated[float, lasting(*_CHECK_TIMEOUT), DURATION] = key(
         f"duration, {between(*_CHECK_TIMEOUT, format_duration)}",
@@ -252,28 +271,61 @@ class CheckEntry(Model):
     needs: tuple[CheckId, ...] = key(
         "list of check ids", "Skipped unless these passed.", reader="check", default=()
     )
-    where: Annotated[Literal["guest", "clone", "outside"], later("outside")] = key(
-        "`guest` or `clone`",
-        "`clone` is skipped for now, which leaves the result open. `outside` comes later.",
+    where: Literal["guest", "clone", "outside"] = key(
+        "`guest`, `clone` or `outside`",
+        "`clone` is skipped for now, which leaves the result open. `outside` takes a `probe`.",
         reader="check",
         default="guest",
     )
     after: Literal["reboot"] | None = key(
         "`reboot`", "What happens to the clone first.", reader="check", default=None
     )
-    probe: Annotated[Probe | None, NEVER] = key("mapping", "With `outside`.", default=None)
+    probe: Probe | None = key(
+        "mapping",
+        "With `where: outside`: what is sent from the host through the network card.",
+        reader="check",
+        default=None,
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> CheckEntry:
+        if self.where == "outside":
+            if self.probe is None or self.run is not None:
+                raise problem("expected", "probe, and no run, beside where: outside")
+            if "user" in self.model_fields_set:
+                raise problem("expected", "no user beside probe: nobody runs it in the guest")
+        elif self.probe is not None:
+            raise problem("expected", "where: outside beside probe")
+        elif self.run is None:
+            raise problem("expected", "run, the check's script (or where: outside and a probe)")
+        return self
 
 
 class CheckPolicy(Model):
-    """When checks run."""
+    """When checks run, and what is told."""
 
-    trigger: Literal["manual", "auto"] = key("`manual` or `auto`", "By whom.", default="manual")
-    min_interval: Annotated[float, lasting(0, 3600), DURATION] = key(
-        "duration", "The shortest time between two.", default=0.0
+    trigger: Annotated[Literal["manual", "auto"], later("auto")] = key(
+        "`manual`", "By whom. `auto` comes later.", reader="check", default="manual"
     )
-    show_failures: Literal["first", "all"] = key("`first` or `all`", "How many.", default="all")
+    min_interval: Annotated[float, lasting(0, 3600), DURATION] = key(
+        f"duration, {between(0, 3600, format_duration)}",
+        "The shortest time between two; binds under `serve`, and nobody on one's own machine.",
+        reader="show",
+        default=0.0,
+        shown="0s",
+    )
+    show_failures: Literal["first", "all"] = key(
+        "`first` or `all`",
+        "With `first`, only the first check that fails says why.",
+        reader="check",
+        default="all",
+    )
     mode: Literal["level", "edge"] = key(
-        "`level` or `edge`", "Whether it can unhappen.", default="level"
+        "`level` or `edge`",
+        "With `edge`, a check that has passed counts as passed until a reset; with `level`, all "
+        "must hold at once.",
+        reader="check",
+        default="level",
     )
 
 
@@ -293,7 +345,7 @@ class HintEntry(Model):
         between(0, 1000), "Meant for after this many failed checks.", reader="hint", default=0
     )
     cost: Annotated[Count, limited(0, 1000)] = key(
-        between(0, 1000), "Points it costs; told, not kept.", reader="hint", default=0
+        between(0, 1000), "Points it costs, of `scoring.points`.", reader="hint, check", default=0
     )
 
 
@@ -310,11 +362,11 @@ class Solution(Model):
         default=None,
         shown="solution.md, if there",
     )
-    alternatives: Annotated[RelativePath | None, NEVER] = key(
-        "path", "Another folder than `solve.d`.", default=None
+    alternatives: RelativePath = key(
+        "path", "The folder of the other ways.", reader="test", default="solve.d"
     )
-    reveal: Annotated[Literal["solved_or_given_up"], NEVER] = key(
-        "`solved_or_given_up`", "When it is shown.", default="solved_or_given_up"
+    reveal: Literal["solved_or_given_up"] = key(
+        "`solved_or_given_up`", "When it is shown.", reader="solution", default="solved_or_given_up"
     )
 
 
@@ -329,10 +381,14 @@ class SessionLimits(Model):
 
 
 class Scoring(Model):
-    """Points, under `serve`."""
+    """What a solution is worth."""
 
-    points: Count = key("number", "For a solution.", default=0)
-    first_try_bonus: Count = key("number", "On top, without a failed check.", default=0)
+    points: Annotated[Count, limited(*_POINTS)] = key(
+        between(*_POINTS), "For a solution; hints cost theirs.", reader="check", default=0
+    )
+    first_try_bonus: Annotated[Count, limited(*_POINTS)] = key(
+        between(*_POINTS), "On top, when no check has failed before.", reader="check", default=0
+    )
 
 
 class TestPlan(Model):
@@ -347,8 +403,8 @@ class TestPlan(Model):
         reader="test",
         default=None,
     )
-    wrong: Annotated[RelativePath | None, NEVER] = key(
-        "path", "Another folder than `wrong.d`.", default=None
+    wrong: RelativePath = key(
+        "path", "The folder of what is no fix.", reader="test", default="wrong.d"
     )
     forbid_text_in_guest: tuple[Line, ...] = key(
         "list of text", "What no file of the layer may hold.", reader="test", default=()
@@ -417,8 +473,8 @@ class Manifest(Model):
         reader="session",
         default={},
     )
-    check_policy: Annotated[CheckPolicy, NEVER] = key(
-        "mapping", "When checks run.", default=CheckPolicy()
+    check_policy: CheckPolicy = key(
+        "mapping", "When checks run.", reader="check", default=CheckPolicy()
     )
     hints: tuple[HintEntry, ...] | None = key(
         "list", "Help, step by step.", reader="hint", default=None, shown="hints/*.md"
@@ -434,7 +490,7 @@ class Manifest(Model):
     session: Annotated[SessionLimits, NEVER] = key(
         "mapping", "Limits of time.", default=SessionLimits()
     )
-    scoring: Annotated[Scoring, NEVER] = key("mapping", "Points, under `serve`.", default=Scoring())
+    scoring: Scoring = key("mapping", "Points for a solution.", reader="check", default=Scoring())
     requires: tuple[PuzzleName, ...] = key(
         "list of puzzles", "Better solved first; advice.", reader="show", default=()
     )

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from bugbox.paths import Home
 from bugbox.puzzle.check import LOST, Report, run_checks
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.hint import every_hint, give, next_hint
+from bugbox.puzzle.score import points, told
 from bugbox.puzzle.text import printable
 from bugbox.puzzle.variants import fill
 from bugbox.session.record import Record
@@ -55,9 +56,11 @@ class Attempt:
     async def check(self) -> dict[str, Any]:
         """Run the checks; there is a verdict also when the machine no longer answers."""
         async with self._checking:
-            report = await verdict(self.session, self.puzzle)
-            await self._noted(lambda: self._remember(report))
-        return report.as_json()
+            edge = self.puzzle.manifest.check_policy.mode == "edge"
+            passed = self.session.record.passed if edge else ()
+            report = await verdict(self.session, self.puzzle, passed)
+            await self._noted(lambda: self._remember(report, edge=edge))
+        return told(self.puzzle, report).as_json()
 
     async def _noted(self, write: Callable[[], object]) -> None:
         """Write something down; a full disk costs the learner neither verdict nor hint."""
@@ -67,7 +70,7 @@ class Attempt:
             log.warning("%s: not written down: %s", self.session.id, error)
             notice(f"this is not remembered: {error}")
 
-    def _remember(self, report: Report) -> None:
+    def _remember(self, report: Report, *, edge: bool) -> None:
         ledger = self.session.ledger
         first = False
 
@@ -77,13 +80,24 @@ class Attempt:
             if report.solved is False:
                 changes["checks_failed"] = record.checks_failed + 1
             first = report.solved is True and not record.solved_after
+            if edge:
+                changes["passed"] = tuple(o.id for o in report.checks if o.status == "passed")
             if first:
                 changes["solved_after"] = max(0.001, time.time() - record.started)
+                changes["points"] = self._worth(record)
             return changes
 
         record = ledger.update(counted)
         if first:
             _note_solved(self.session.host.home, record)
+
+    def _worth(self, record: Record) -> int | None:
+        return points(
+            self.puzzle,
+            failed_checks=record.checks_failed,
+            hints=record.hints,
+            gave_up=record.gave_up,
+        )
 
     async def hint(
         self, n: int | None = None, *, all: bool = False, now: bool = False
@@ -103,9 +117,9 @@ class Attempt:
                 if n is not None
                 else next_hint(puzzle, given, now=now, values=values, **pace)
             ]
-        told = {hint.n for hint in hints if hint.text is not None}
-        if not told <= set(record.hints):
-            seen = tuple(sorted(told | set(record.hints)))
+        new = {hint.n for hint in hints if hint.text is not None}
+        if not new <= set(record.hints):
+            seen = tuple(sorted(new | set(record.hints)))
             await self._noted(lambda: self.session.ledger.write(hints=seen))
         return [hint.as_json() for hint in hints] if all else hints[0].as_json()
 
@@ -132,7 +146,7 @@ class Attempt:
     def story(self) -> dict[str, Any]:
         """Return what there is to read, and how far the learner is."""
         record, puzzle = self.session.record, self.puzzle
-        told = record.solved_after or record.gave_up
+        over = record.solved_after or record.gave_up
         return {
             "id": record.id,
             "puzzle": puzzle.name,
@@ -147,7 +161,8 @@ class Attempt:
             "hints_used": len(record.hints),
             "hints_of": len(puzzle.hints),
             "checks_run": record.checks_run,
-            "debrief": self._filled(puzzle.debrief) if told else "",
+            "points": record.points if record.solved_after else self._worth(record),
+            "debrief": self._filled(puzzle.debrief) if over else "",
             "next": list(puzzle.manifest.next),
         }
 
@@ -181,8 +196,11 @@ class Attempt:
         return True
 
 
-async def verdict(session: Session, puzzle: Puzzle) -> Report:
-    """Run a puzzle's checks in a session's machine, also in one that no longer answers."""
+async def verdict(session: Session, puzzle: Puzzle, passed: Collection[str] = ()) -> Report:
+    """Run a puzzle's checks in a session's machine, also in one that no longer answers.
+
+    Those in `passed` count as passed already.
+    """
     try:
         guest: Any = await session.lifeline()
     except MachineLost as error:
@@ -193,7 +211,11 @@ async def verdict(session: Session, puzzle: Puzzle) -> Report:
             raise
         guest = _Silent(MachineLost(error.message))
     factor = session.host.settings.timeout_factor
-    report = await run_checks(puzzle, guest, session.plan.env, factor=factor)
+    machine = session.machine
+    outside = machine if machine is not None and machine.spec.nics else None
+    report = await run_checks(
+        puzzle, guest, session.plan.env, factor=factor, outside=outside, passed=passed
+    )
     return _with_resume(report, session) if session.state == State.FAILED else report
 
 
@@ -232,6 +254,7 @@ def _note_solved(home: Home, record: Record) -> None:
         "hints": len(record.hints),
         "checks": record.checks_run,
         "gave_up": record.gave_up,
+        **({} if record.points is None else {"points": record.points}),
     }
     fd = os.open(home.progress, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -257,10 +280,10 @@ def _check_text(report: Mapping[str, Any]) -> tuple[bytes, int]:
         if check["message"]:
             lines.append(f"          {check['message']}")
     verdict = {True: ("Solved.", 0), False: ("Not solved yet.", 1), None: ("Undecided.", 4)}
-    told, status = verdict[report["solved"]]
+    word, status = verdict[report["solved"]]
     if status == 0:
         lines.append("Leave with `exit`: then `bugbox play` tells what was behind it.")
-    return _encode("\n".join([*lines, told])), status
+    return _encode("\n".join([*lines, word])), status
 
 
 def _hint_text(hint: Any) -> tuple[bytes, int]:

@@ -131,7 +131,7 @@ async def build_again(
 def brought(home: Home, puzzle: Puzzle, base_digest: str) -> Path | None:
     """Return the layer that came with an added puzzle, when it is this puzzle's on this base."""
     path = home.added_layer(puzzle.name)
-    if puzzle.folder != (home.puzzles / puzzle.name).resolve() or puzzle.build is None:
+    if puzzle.folder != (home.puzzles / puzzle.name).resolve() or not puzzle.builds:
         return None
     try:
         head = layer_file.read_head(path)
@@ -205,7 +205,7 @@ async def _build_new(
     tar, inputs, warnings = work / "puzzle.tar", work / "inputs.tar", list[str]()
     size = puzzle.manifest.machine.disk
     digest = ""
-    if puzzle.build is None:
+    if not puzzle.builds:
         tarfile.open(tar, "w").close()
         await in_thread(_empty_disk, parts, made / "puzzle.qcow2", size)
     else:

@@ -25,7 +25,7 @@ from bugbox.image.rootfs import BuiltImage
 from bugbox.paths import Home
 from bugbox.puzzle.compare import compare, parse
 from bugbox.puzzle.definition import Puzzle
-from bugbox.puzzle.inputs import EPOCH, NEVER, pack, script
+from bugbox.puzzle.inputs import EPOCH, never, pack, script
 from bugbox.puzzle.losses import losses
 from bugbox.puzzle.quantity import format_duration
 from bugbox.puzzle.text import printable
@@ -129,7 +129,6 @@ class _Guest:
 
 def _build(guest: _Guest, puzzle: Puzzle, work: Path, tar: Path) -> tuple[str, list[str]]:
     """Run build.sh and write the tar; return the digest of what went in, and what was lost."""
-    assert puzzle.build is not None
     guest.run(["/bin/mkdir", "-p", _WORK])
     for name in _SCRIPTS:
         path = work / name
@@ -143,7 +142,9 @@ def _build(guest: _Guest, puzzle: Puzzle, work: Path, tar: Path) -> tuple[str, l
         extract = ["/bin/tar", "--extract", "--preserve-permissions", "--numeric-owner"]
         guest.run([*extract, "--directory=/puzzle"], source=data)
     _run_build(guest, puzzle)
-    changes = compare(before, parse(guest.run(["/bin/cat", f"{_WORK}/after"])), (*NEVER, *_OURS))
+    changes = compare(
+        before, parse(guest.run(["/bin/cat", f"{_WORK}/after"])), (*never(puzzle), *_OURS)
+    )
     for name, names in (("whiteouts", changes.whiteouts), ("members", changes.members)):
         path = work / name
         path.write_bytes(_listed(names))

@@ -36,6 +36,7 @@ from bugbox.session.drivers import choose
 from bugbox.session.evidence import debug, logs
 from bugbox.session.guard import guard
 from bugbox.session.layer import load as load_layer
+from bugbox.session.network import card
 from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.pool import Pool
 from bugbox.session.ports import port_of
@@ -218,6 +219,7 @@ class Manager:
         watch = Stopwatch()
         with watch.stage("find"):
             plan = await in_thread(self._plan, args)
+            card(plan, self.settings)  # before anything is built for what will be refused
             parts = await self._parts(plan)
             host = self._host(str(args.get("driver", "auto")), str(args.get("disk", "auto")))
         cold = bool(args.get("cold")) or self.settings.templates == "off"

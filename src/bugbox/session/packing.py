@@ -79,7 +79,7 @@ def _about(puzzle: Puzzle, layer: BuiltLayer | None, for_learners: bool) -> dict
         "license": wishes.license or "",
         "base": puzzle.base,
         "for_learners": for_learners,
-        "inputs": inputs(puzzle, None) if puzzle.build else "",
+        "inputs": inputs(puzzle, None) if puzzle.builds else "",
         "layer": layer.tar_sha256 if layer is not None else "",
     }
 
@@ -91,7 +91,8 @@ def _named(puzzle: Puzzle) -> frozenset[str]:
 
 
 def _withheld(puzzle: Puzzle) -> frozenset[str]:
-    return _named(puzzle) | frozenset(_SOLUTIONS)
+    folders = {puzzle.manifest.solution.alternatives, puzzle.manifest.test.wrong}
+    return _named(puzzle) | frozenset(_SOLUTIONS) | folders
 
 
 def _left_out(name: str, withheld: frozenset[str]) -> bool:
@@ -155,7 +156,7 @@ def _taken_out(source: Path, work: Path, name: str) -> Path:
 
 def _require_its_own(source: Path, layer: Path, puzzle: Puzzle) -> None:
     head, _ = layer_file.verify(layer)
-    if puzzle.build is None or head.inputs != inputs(puzzle, None):
+    if not puzzle.builds or head.inputs != inputs(puzzle, None):
         raise ArchiveError(f"{source}: its layer was not made from its build.sh and files/")
 
 
@@ -176,7 +177,7 @@ def _keep(home: Home, work: Path, name: str, layer: Path, digest: str) -> None:
 
 
 def _added(puzzle: Puzzle, digest: str, layer: Path, about: dict[str, Any], *, new: bool) -> Added:
-    kind = "none" if puzzle.build is None else "unpacked" if layer.exists() else "built"
+    kind = "none" if not puzzle.builds else "unpacked" if layer.exists() else "built"
     return Added(
         puzzle=puzzle,
         sha256=digest,

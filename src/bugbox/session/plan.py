@@ -41,6 +41,10 @@ class Plan:
     layer: str = ""
     #: Further empty disks, made afresh for each session.
     disks: tuple[ExtraDisk, ...] = ()
+    #: What its puzzle asks to reach outside: none, dns, full, or "host:port" of each.
+    egress: str | tuple[str, ...] = "none"
+    #: Some of its checks are sent through a network card.
+    probed: bool = False
     #: The session's variants, by name.
     values: Mapping[str, str] = field(default_factory=dict)
 
@@ -104,6 +108,8 @@ def of_puzzle(
         boot_timeout=wishes.boot.timeout,
         guest_client=wishes.guest_client,
         disks=wishes.machine.disks,
+        egress=wishes.network.egress,
+        probed=any(check.probe is not None for check in puzzle.checks),
         values=draw(wishes.variants, seed, known),
     )
 

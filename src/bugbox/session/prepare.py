@@ -91,7 +91,7 @@ def ensure(
         puzzle, driver = wanted, choose(home, settings)
         with ExitStack() as stack:
             given = None
-            if builder == "docker" and puzzle.build and find_layer(home, puzzle, image) is None:
+            if builder == "docker" and puzzle.builds and find_layer(home, puzzle, image) is None:
                 factor = settings.timeout_factor
                 given = stack.enter_context(built_in_container(home, puzzle, image, factor=factor))
             layer = run(

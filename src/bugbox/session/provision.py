@@ -28,9 +28,17 @@ from bugbox.puzzle.manifest import ExtraDisk
 from bugbox.session.description import from_json, to_json
 from bugbox.session.identity import introduce
 from bugbox.session.logs import console_tail
+from bugbox.session.network import card
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
-from bugbox.session.ready import Boot, log_in, run_script, wait_for_ready_script, wait_for_systemd
+from bugbox.session.ready import (
+    Boot,
+    log_in,
+    run_script,
+    wait_for_network,
+    wait_for_ready_script,
+    wait_for_systemd,
+)
 from bugbox.session.reaper import give_back, place_of
 from bugbox.session.record import Ledger, Phase, claim
 from bugbox.session.stopwatch import Stopwatch
@@ -194,6 +202,8 @@ async def make_ready(
         await machine.lifeline.guest_client(False)
     with watch.stage("systemd"), step("Start services"):
         degraded = await wait_for_systemd(boot)
+        if machine.spec.nics:
+            await wait_for_network(boot)
     if new:
         await introduce(machine.lifeline, ledger.record.id)
     scripts = [plan.boot, plan.break_, plan.session] if new else [plan.boot]
@@ -261,6 +271,7 @@ def spec_of(
             *(_carried(paths, name, image) for name, image in plan.carried),
             *(_extra(paths, disk) for disk in plan.disks),
         ),
+        nics=card(plan, settings),
         vcpus=plan.vcpus,
         mem_mib=plan.mem_mib,
         root=paths.root,

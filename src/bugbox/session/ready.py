@@ -30,6 +30,7 @@ __all__ = [
     "log_in",
     "run_script",
     "sit_down",
+    "wait_for_network",
     "wait_for_ready_script",
     "wait_for_systemd",
 ]
@@ -100,6 +101,27 @@ async def wait_for_systemd(boot: Boot) -> tuple[str, ...]:
         await asyncio.sleep(0.05)
     said = one_line(result.stdout or result.stderr) if result else ""
     raise boot.failed(f"systemd was not done in time: {said or 'no answer'}", late=True)
+
+
+#: How long a network card may take to get its address, before the boot goes on without.
+_NETWORK_SECONDS = 10
+_ONLINE = "/lib/systemd/systemd-networkd-wait-online"
+
+
+async def wait_for_network(boot: Boot) -> None:
+    """Wait until the network card has its address, where the guest's own networkd sees to that.
+
+    Nobody fails by it: a puzzle may be about a network that does not come up.
+    """
+    seconds = max(1, int(min(_NETWORK_SECONDS * boot.factor, boot.left)))
+    text = (
+        "systemctl -q is-active systemd-networkd || exit 0\n"
+        f"exec {_ONLINE} --any --ipv4 --timeout={seconds}\n"
+    )
+    with contextlib.suppress(GuestError):
+        await boot.lifeline.script(
+            text.encode(), "network-online", timeout=seconds + 10 * boot.factor, limit=4096
+        )
 
 
 async def _failed_units(boot: Boot) -> tuple[str, ...]:

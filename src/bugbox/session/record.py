@@ -116,6 +116,10 @@ class Record:
     gave_up: bool = False
     #: Seconds from `started` to the first check that passed; 0 while unsolved.
     solved_after: float = 0.0
+    #: Checks that have passed since the machine was made, where a puzzle counts each pass.
+    passed: tuple[str, ...] = ()
+    #: What the solution was worth; None where there is nothing to have.
+    points: int | None = None
 
     @property
     def process(self) -> Process | None:
@@ -213,7 +217,7 @@ def load(home: Home, id: str) -> Record:
             raise ValueError(f"not of format {FORMAT}")
         known = {each.name for each in dataclasses.fields(Record)}
         raw = {key: value for key, value in raw.items() if key in known}
-        for key in ("holds", "degraded", "hints"):
+        for key in ("holds", "degraded", "hints", "passed"):
             raw[key] = tuple(raw.get(key, ()))
         return Record(**{**raw, "phase": Phase(raw["phase"])})
     except (FileNotFoundError, NotADirectoryError):

@@ -209,7 +209,7 @@ class Session:
 
         async with self._changing():
             await self._replace(boot)
-            await in_thread(self.ledger.write, solved_after=0.0)
+            await in_thread(self.ledger.write, solved_after=0.0, passed=(), points=None)
         return {
             "id": self.id,
             "state": self.state,

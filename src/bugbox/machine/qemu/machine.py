@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
+
+import anyio
 
 from bugbox.errors import (
     BootFailed,
@@ -29,6 +31,7 @@ from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.qemu.launch import log_tail
 from bugbox.machine.qemu.migration import IGNORE_SHARED, receiver
 from bugbox.machine.qemu.monitor import Monitor
+from bugbox.machine.qemu.usernet import Forwarding, forwarded
 from bugbox.machine.qemu.verdict import block_error, boot_trouble, shutdown_reason
 from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import TABLE, State, advance
@@ -88,6 +91,7 @@ class QemuMachine:
         self._finding: asyncio.Task[None] | None = None
         self._losses = 0
         self._released = False
+        self._opening = anyio.Lock()
 
     # What it is.
 
@@ -104,6 +108,21 @@ class QemuMachine:
     def watch(self, callback: Callable[[State], None]) -> None:
         """Call `callback` with every new state; with REBOOTING once for each reboot."""
         self._watchers.append(callback)
+
+    @contextlib.asynccontextmanager
+    async def opening(self, port: int, *, udp: bool = False) -> AsyncIterator[Forwarding]:
+        """Open a way from this host to a port of the guest, through its first network card."""
+        if not self.spec.nics:
+            raise GuestError("the machine has no network card")
+        nic = self.spec.nics[0].id
+        async with forwarded(self._ask, self._opening, nic, port, udp=udp) as way:
+            yield way
+
+    async def _ask(self, line: str) -> str:
+        """Run a command of the human monitor, for what the other one does not have."""
+        await self._found()
+        said = await self._monitor.execute("human-monitor-command", {"command-line": line})
+        return str(said)
 
     async def wait_lifeline(self) -> None:
         """Wait for the lifeline's hello of this boot; raise what keeps it from coming.

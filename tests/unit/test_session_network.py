@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which network card a machine gets, and what is refused because nobody could keep to it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from session_world import World, world
+from test_session_manager import managed
+
+from bugbox.errors import HostError
+from bugbox.machine.spec import Nic
+from bugbox.session.manager import Manager
+from bugbox.session.network import card
+from bugbox.session.provision import spec_of
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        yield made
+
+
+PROBE = "  - {id: page, title: P, where: outside, probe: {tcp: 80}}\n"
+
+
+def nics(made: World, **changes: object) -> tuple[Nic, ...]:
+    plan = made.plan(**changes)
+    paths = made.home.session("tiny-abcd")
+    return spec_of(paths, plan, made.parts, made.settings, None).nics
+
+
+def probing(made: World) -> None:
+    text = made.puzzle.joinpath("puzzle.yaml").read_text()
+    made.write("puzzle.yaml", text.replace("hints:\n", f"{PROBE}hints:\n"))
+
+
+def test_a_machine_has_no_card_unless_somebody_wants_one(made: World) -> None:
+    assert nics(made) == ()
+    probing(made)
+    (nic,) = nics(made)
+    assert nic.restrict, "what is sent in can be answered, and no more"
+
+
+def test_the_whole_network_is_the_owners_to_allow(made: World) -> None:
+    with pytest.raises(HostError, match="own services") as caught:
+        nics(made, egress="full")
+    assert "BUGBOX_OPEN_NETWORK=on" in (caught.value.hint or "")
+    made.settings = replace(made.settings, open_network="on")
+    (nic,) = nics(made, egress="full")
+    assert not nic.restrict
+
+
+@pytest.mark.parametrize("egress", ["dns", ("deb.example:80",)])
+@pytest.mark.parametrize("allowed", ["off", "on"])
+def test_what_cannot_be_enforced_is_refused(made: World, egress: object, allowed: str) -> None:
+    """Also where all is allowed: half of it is not what was asked for."""
+    settings = replace(made.settings, open_network=allowed)
+    with pytest.raises(HostError, match="cannot be enforced here"):
+        card(made.plan(egress=egress), settings)
+
+
+def test_it_is_refused_before_anything_is_made(made: World) -> None:
+    text = made.puzzle.joinpath("puzzle.yaml").read_text()
+    made.write("puzzle.yaml", text + "network: {egress: {allow: ['deb.example:80']}}\n")
+
+    async def work(manager: Manager) -> None:
+        with pytest.raises(HostError, match="cannot be enforced here"):
+            await manager.answer("start", {"puzzle": str(made.puzzle)})
+
+    managed(made, work)
+    assert made.leftovers() == []

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a manifest asks for, in a real machine: units, names, a mount, a shell; and probes."""
+
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bugbox.config import load
+from bugbox.paths import Home
+from bugbox.puzzle.definition import load as load_puzzle
+from bugbox.session import prepare
+from tests.conftest import FACTOR, Bugbox, borrowing
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+
+FILES = {
+    "puzzle.yaml": """\
+schema: 1
+name: shop
+title: The shop
+summary: The database is not for passers-by.
+network: {hosts: {db.internal: 10.0.2.100}}
+machine: {disks: [{name: spool, size: 16MiB, fs: ext4, mount: /var/spool/app}]}
+boot: {units: [ssh], timeout: 2m}
+user: {shell: /bin/dash, sudo: none}
+checks:
+  - id: page
+    title: The menu is there
+    where: outside
+    timeout: 3s
+    probe: {http: "http://shop.lan:8080/menu", contains: Soup}
+  - id: db
+    title: Nobody else gets in
+    where: outside
+    timeout: 3s
+    probe: {tcp: 5432, closed: true}
+  - {id: ssh, title: One can log in, where: outside, probe: {tcp: 22, contains: SSH-2.0-}}
+  - id: name
+    title: Its name is known
+    where: outside
+    probe: {dns: shop.lan, contains: 10.0.2.100}
+""",
+    "description.md": "A shop.\n",
+    "build.sh": """\
+#!/bin/sh
+set -eu
+cd files
+install menu names /usr/local/bin
+install -m 644 *.socket *.service /etc/systemd/system
+systemctl enable menu.socket db.socket names.service
+""",
+    "files/menu": """\
+#!/bin/sh
+while read -r line && [ "$line" != "$(printf '\\r')" ]; do :; done
+printf 'HTTP/1.0 200 OK\\r\\n\\r\\nSoup of the day\\n'
+""",
+    "files/names": """\
+#!/usr/bin/perl
+use IO::Socket::INET;
+my $socket = IO::Socket::INET->new(LocalPort => 53, Proto => 'udp') or die $!;
+while (defined $socket->recv(my $asked, 512)) {
+    my $head = substr($asked, 0, 2) . pack('n5', 0x8180, 1, 1, 0, 0);
+    $socket->send($head . substr($asked, 12) . pack('nnnNnC4', 0xc00c, 1, 1, 60, 4, 10, 0, 2, 100));
+}
+""",
+    "files/menu.socket": """\
+[Socket]
+ListenStream=0.0.0.0:8080
+Accept=yes
+[Install]
+WantedBy=sockets.target
+""",
+    "files/menu@.service": """\
+[Service]
+ExecStart=-/usr/local/bin/menu
+StandardInput=socket
+StandardOutput=socket
+""",
+    "files/db.socket": """\
+[Socket]
+ListenStream=0.0.0.0:5432
+Accept=yes
+[Install]
+WantedBy=sockets.target
+""",
+    "files/db@.service": """\
+[Service]
+ExecStart=/bin/cat
+StandardInput=socket
+StandardOutput=socket
+""",
+    "files/names.service": """\
+[Service]
+ExecStart=/usr/local/bin/names
+[Install]
+WantedBy=multi-user.target
+""",
+    "solve.sh": "#!/bin/sh\ntrue\n",
+}
+
+
+@pytest.fixture(scope="module")
+def shop(built: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bugbox, Path]]:
+    folder = tmp_path_factory.mktemp("puzzles") / "shop"
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        if text.startswith("#!"):
+            (folder / name).chmod(0o755)
+    with borrowing(built) as home:
+        command = Bugbox(home)
+        prepare.ensure(command.home, load(command.home), load_puzzle(folder))
+        try:
+            yield command, folder
+        finally:
+            command.end()
+
+
+@pytest.fixture(scope="module")
+def machine(shop: tuple[Bugbox, Path]) -> tuple[Bugbox, str]:
+    command, folder = shop
+    return command, command.start(str(folder))
+
+
+def check(command: Bugbox, id: str) -> dict[str, tuple[str, str]]:
+    report: Any = command.json("check", id, ok=(0, 1, 4), timeout=120)
+    return {each["id"]: (each["status"], each["message"]) for each in report["checks"]}
+
+
+FINE = ("passed", "")
+
+
+def test_probes_find_what_a_stranger_finds(machine: tuple[Bugbox, str]) -> None:
+    command, id = machine
+    reachable = ("failed", "port 5432 can be reached from outside")
+    assert check(command, id) == {"page": FINE, "db": reachable, "ssh": FINE, "name": FINE}
+    # Nobody listens; nobody else may; and what comes in is dropped: all of it is "closed".
+    command.root(id, "systemctl stop db.socket menu.socket names")
+    closed = check(command, id)
+    assert closed["db"] == FINE
+    assert closed["page"] == ("failed", "nothing answers on port 8080 from outside")
+    assert closed["name"][0] == "failed"
+    command.root(id, "systemctl start db.socket menu.socket names")
+    rules = (
+        "table ip t { chain i { type filter hook input priority 0; tcp dport 5000-9000 drop; } }"
+    )
+    command.root(id, f"nft '{rules}'")
+    dropped = check(command, id)
+    assert dropped["db"] == FINE
+    assert dropped["page"][0] == "failed" and "does not answer from outside" in dropped["page"][1]
+    command.root(id, "nft flush ruleset")
+    assert check(command, id)["page"] == FINE
+
+
+def test_the_guest_reaches_nothing_by_that_card(machine: tuple[Bugbox, str]) -> None:
+    """Not the host's own services either, which answer whoever is on the host."""
+    command, id = machine
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        tried = command.root(
+            id, f"ip -4 -o addr show scope global; curl -m 3 10.0.2.2:{port}", ok=(7, 28)
+        )
+        server.shutdown()
+    assert "10.0.2.15" in tried, "it has the card and an address"
+    assert asked == []
+
+
+def test_what_the_manifest_asks_for_is_there(machine: tuple[Bugbox, str]) -> None:
+    command, id = machine
+    assert command.root(id, "getent hosts db.internal").split() == ["10.0.2.100", "db.internal"]
+    assert command.root(id, "findmnt -n -o FSTYPE,LABEL /var/spool/app").split() == [
+        "ext4",
+        "spool",
+    ]
+    assert command.root(id, "getent passwd learner").strip().endswith(":/bin/dash")
+    command("shell", id, "--", "sudo", "-n", "true", ok=(1,))
+    assert command.root(id, "systemctl is-enabled ssh; systemctl is-active ssh").split() == [
+        "enabled",
+        "active",
+    ]
+
+
+def test_after_a_reboot_too(machine: tuple[Bugbox, str]) -> None:
+    command, id = machine
+    before = command.root(id, "cat /proc/sys/kernel/random/boot_id")
+    command.root(id, "systemctl reboot", ok=(0, 1, 255))
+    assert check(command, id)["page"] == FINE
+    assert command.root(id, "cat /proc/sys/kernel/random/boot_id") != before
+
+
+@pytest.mark.skipif(not os.environ.get("BUGBOX_TEST_ALL"), reason="BUGBOX_TEST_ALL=1: a template")
+def test_a_clone_is_reached_as_well(built: Home, shop: tuple[Bugbox, Path]) -> None:
+    _, folder = shop
+    text = (folder / "puzzle.yaml").read_text()
+    # A machine with further disks is not cloned.
+    plain = folder.with_name("plain") / "shop"
+    plain.parent.mkdir()
+    folder.rename(plain)
+    try:
+        lines = [line for line in text.splitlines() if not line.startswith("machine:")]
+        (plain / "puzzle.yaml").write_text("\n".join(lines) + "\n")
+        with borrowing(built) as home:
+            command = Bugbox(home, BUGBOX_TEMPLATES="on")
+            command("build", str(plain), "--warm", timeout=600 * FACTOR)
+            answer = command.json("start", str(plain), timeout=300)
+            assert answer["clone"] is True
+            found = check(command, answer["id"])
+            assert (found["page"], found["ssh"], found["name"]) == (FINE, FINE, FINE)
+            command.end()
+    finally:
+        plain.rename(folder)
+        (folder / "puzzle.yaml").write_text(text)
