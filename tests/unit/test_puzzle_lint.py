@@ -74,6 +74,22 @@ def test_set_e_in_the_first_line_and_elsewhere(folder: Path) -> None:
     assert findings(folder) == []  # build.sh and solve.sh have it, rightly
 
 
+def test_what_another_program_reads_is_not_the_checks_own(folder: Path) -> None:
+    """A here-document in quotes; the check's own lines begin again after it."""
+    rewrite(
+        folder / "checks/private.sh", "for path", "bash <<'END' || fail x\nset -e\nEND\nfor path"
+    )
+    assert findings(folder) == []
+    rewrite(folder / "checks/private.sh", "END\nfor", "END\nset -e\nfor")
+    assert findings(folder) == [("error", "set-e", "checks/private.sh", 6)]
+
+
+def test_what_a_learner_types_is_read_by_the_shell_it_names(folder: Path) -> None:
+    rewrite(folder / "solve.sh", "#!/bin/sh", "#!/bin/bash")
+    (folder / "solve.sh").write_text((folder / "solve.sh").read_text() + "x=(1 2); chattr +i a\n")
+    assert findings(folder) == []
+
+
 def test_a_check_that_never_says_why(folder: Path) -> None:
     (folder / "checks/private.sh").write_text("#!/bin/sh\n# fail is not called\n[ -e /x ]\n")
     assert findings(folder) == [("error", "sentence", "checks/private.sh", 1)]

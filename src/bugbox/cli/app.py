@@ -24,7 +24,7 @@ __all__ = ["LATER", "app", "commands", "run"]
 
 #: Verbs that are named already and come later.
 LATER = (
-    "undo", "checkpoint", "fork", "pause", "import",
+    "undo", "checkpoint", "fork", "pause",
     "serve", "image export",
 )  # fmt: skip
 
@@ -32,7 +32,7 @@ LATER = (
 #: Commands that take words after `--`.
 _WITH_ARGV = ("shell",)
 #: Commands that work with a wrong setting too.
-_WITHOUT_SETTINGS = ("--help", "-h", "--version", "completion", "schema", "new")
+_WITHOUT_SETTINGS = ("--help", "-h", "--version", "completion", "schema", "new", "import")
 
 
 def _shown(value: object) -> str:
@@ -79,6 +79,8 @@ _authors = _group(
     "People who write puzzles",
     "new", "lint", "build", "test", "dev", "diff", "schema", "pack", "add",
 )  # fmt: skip
+# Not called after its verb, which is a word of Python's.
+app.command("bugbox.cli.importing:importing", name="import", group=_authors)
 _family(_authors, "bundle", "Puzzles for a room without a network.", save="save", load="load")
 _parts = _group("People who look after the parts", "keeper", "lab", "completion")
 _family(

@@ -85,9 +85,14 @@ def _of_problem(problem: Problem) -> Finding:
 
 def _scripts(puzzle: Puzzle) -> Iterator[Finding]:
     checks = puzzle.check_scripts
+    # These are run by the shell that their first line names: build.sh, and what a learner types.
+    own = [puzzle.build, *puzzle.solutions, *puzzle.wrong]
     for script in _every_script(puzzle):
         for each in script_findings(
-            script, injected=script is not puzzle.build, check=script in checks
+            script,
+            injected=script not in own,
+            check=script in checks,
+            layer=script is puzzle.build,
         ):
             yield Finding(
                 level=each.level,

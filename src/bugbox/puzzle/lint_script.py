@@ -33,8 +33,13 @@ _SPEAKS = re.compile(r"\b(fail|echo|printf|cat)\b")
 _SHELL = re.compile(r"#!\s*(/usr)?/bin/(env\s+)?(?P<name>\S+)")
 
 
-def script_findings(script: Script, *, injected: bool, check: bool) -> Iterator[ScriptFinding]:
-    """Look at a script; an injected one is run by bugbox's own sh, whatever its first line."""
+def script_findings(
+    script: Script, *, injected: bool, check: bool = False, layer: bool = False
+) -> Iterator[ScriptFinding]:
+    """Look at a script; an injected one is run by bugbox's own sh, whatever its first line.
+
+    `layer`: what it changes must fit into a layer.
+    """
     text = script.text.decode("utf-8", "replace")
     lines = text.split("\n")
     yield from _first_line(lines[0], injected)
@@ -45,7 +50,7 @@ def script_findings(script: Script, *, injected: bool, check: bool) -> Iterator[
         return
     if check:
         yield from _check(lines)
-    if not injected:
+    if layer:
         yield from _lost(lines)
     yield from _syntax(script, lines[0], injected)
 
@@ -59,8 +64,25 @@ def _first_line(first: str, injected: bool) -> Iterator[ScriptFinding]:
         yield ScriptFinding(level="warning", rule="shebang", line=1, message=message)
 
 
+_HERE = re.compile(r"<<(-?)\s*(['\"])([A-Za-z_][A-Za-z0-9_]*)\2")
+
+
+def _own(lines: list[str]) -> Iterator[str]:
+    """Yield the lines, those of quoted here-documents empty: they are another program's."""
+    ends: list[tuple[bool, str]] = []
+    for line in lines:
+        if not ends:
+            yield line
+            ends = [(bool(dash), word) for dash, _, word in _HERE.findall(line)]
+            continue
+        tabs, word = ends[0]
+        if (line.lstrip("\t") if tabs else line) == word:
+            ends.pop(0)
+        yield ""
+
+
 def _check(lines: list[str]) -> Iterator[ScriptFinding]:
-    code = [line.split(" #")[0] for line in lines]
+    code = [line.split(" #")[0] for line in _own(lines)]
     for number, line in enumerate(code, 1):
         first = number == 1 and re.match(r"#!.*\s-[a-z]*e", line)
         if first or (not line.lstrip().startswith("#") and _SET_E.search(line)):

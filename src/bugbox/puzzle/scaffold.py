@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -17,7 +19,7 @@ from bugbox.errors import UserError
 from bugbox.puzzle.keys import PATTERNS
 from bugbox.puzzle.text import one_line
 
-__all__ = ["TEMPLATES", "create"]
+__all__ = ["TEMPLATES", "create", "drafted"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
 
@@ -31,6 +33,14 @@ def create(parent: Path, name: str, template: str = TEMPLATES[0]) -> Path:
     if template not in TEMPLATES:
         hint = f"they are {', '.join(TEMPLATES)}"
         raise UserError(f"there is no template {one_line(template, 80)}", hint=hint)
+    with drafted(parent, name) as draft:
+        _copy(files("bugbox.puzzle") / "template" / template, draft, name)
+    return parent / name
+
+
+@contextmanager
+def drafted(parent: Path, name: str) -> Iterator[Path]:
+    """Yield an empty folder that becomes `name` in `parent` at the end, or goes; UserError."""
     if not _NAME.fullmatch(name):
         raise _no_name(name)
     folder = parent / name
@@ -39,7 +49,7 @@ def create(parent: Path, name: str, template: str = TEMPLATES[0]) -> Path:
     try:
         draft = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
         try:
-            _copy(files("bugbox.puzzle") / "template" / template, draft, name)
+            yield draft
             draft.chmod(0o755)
             draft.rename(folder)
         except BaseException:
@@ -47,7 +57,6 @@ def create(parent: Path, name: str, template: str = TEMPLATES[0]) -> Path:
             raise
     except OSError as error:
         raise UserError(f"cannot write in {parent}: {error.strerror}") from error
-    return folder
 
 
 def _copy(source: Traversable, target: Path, name: str) -> None:

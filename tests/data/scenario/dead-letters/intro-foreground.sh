@@ -1,0 +1,2 @@
+clear
+echo "Welcome to the post office."

@@ -1,0 +1,3 @@
+#!/bin/bash
+set -e
+[[ "$(</root/count)" -eq 5 ]]

@@ -1,0 +1,2 @@
+set -o errexit
+test -e /srv/sorted
