@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ __all__ = ["Loaded", "bundle_load", "bundle_save"]
 _LIMITS = Limits(bytes=32 << 30, apparent_bytes=32 << 30, members=200_000)
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{1,200}")
 _TIMEOUT = 1800.0
+#: Bytes that are written between two looks at how much room there is.
+_LOOK = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,8 @@ def bundle_save(
             layer = find_layer(home, puzzle, images[puzzle.base])
             pack(home, puzzle, layer, path, for_learners=for_learners)
             parts[f"puzzles/{puzzle.name}.bugbox"] = path
-        about["sha256"] = {name: file.digest(path) for name, path in parts.items()}
+        whole = parts | _files_below(kernel.folder, f"kernels/{kernel.folder.name}", _other(initrd))
+        about["sha256"] = {name: file.digest(path) for name, path in whole.items()}
         made = work / "made"
         with made.open("wb") as out, step("Write the bundle"):
             writer = PackWriter(out, about)
@@ -101,7 +104,7 @@ def _image(home: Home, name: str) -> BuiltImage:
     return image
 
 
-def _other(initrd: Path) -> Any:
+def _other(initrd: Path) -> Callable[[str], bool]:
     """Leave initramfs of other versions of bugbox out."""
     return lambda name: name.startswith("initrd-") and name != initrd.name
 
@@ -114,8 +117,9 @@ def bundle_load(home: Home, source: Path) -> Loaded:
     file.require_free(home.tmp, source.stat().st_size * 2, "loading a bundle")
     with file.workspace(home.tmp, "bundle") as work, step("Load the bundle"):
         extract(source, work / "in", _LIMITS)
-        for name, digest in about["sha256"].items():
-            path = work / "in" / name
+        there = _files_below(work / "in" / "kernels" / kernel, f"kernels/{kernel}")
+        for name in (*about["sha256"], *there):
+            path, digest = work / "in" / name, about["sha256"].get(name)
             if not path.is_file() or file.digest(path) != digest:
                 raise ArchiveError(f"{source}: {name} is damaged, or was changed")
         for name in images:
@@ -139,7 +143,8 @@ def _names(source: Path, about: dict[str, Any]) -> tuple[str, list[str], list[st
     sums = about.get("sha256")
     if len(lists) != 2 or not good or not isinstance(sums, dict):
         raise ArchiveError(f"{source}: it does not say what it holds")
-    if set(sums) != _files(lists[0], lists[1]):
+    files = {name for name in sums if not _of_kernel(name, str(kernel))}
+    if files != _files(lists[0], lists[1]):
         raise ArchiveError(f"{source}: it does not say what every file in it should be")
     return str(kernel), lists[0], lists[1]
 
@@ -151,8 +156,36 @@ def _files(images: Sequence[str], names: Sequence[str]) -> set[str]:
     return found
 
 
+def _of_kernel(name: str, kernel: str) -> bool:
+    """Whether a file's name is one below the kernel's folder, and plainly so."""
+    parts = name.split("/")
+    return parts[:2] == ["kernels", kernel] and not {"", ".", ".."} & {*parts}
+
+
+def _files_below(
+    folder: Path, name: str, leave_out: Callable[[str], bool] = lambda name: False
+) -> dict[str, Path]:
+    """Return the plain files of a folder, by their names in a bundle."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    return {
+        f"{name}/{below}": path
+        for below, path in sorted(paths.items())
+        if path.is_file() and not path.is_symlink() and not leave_out(below)
+    }
+
+
+def _manifest(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(f"the base image {name} does not say what it is: {error}") from None
+    if not isinstance(manifest, dict):
+        raise ArchiveError(f"the base image {name} does not say what it is")
+    return manifest
+
+
 def _take_image(home: Home, folder: Path, name: str) -> None:
-    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest = _manifest(folder, name)
     packed, size = folder / "rootfs.ext4.zst", manifest.get("size_bytes")
     if not isinstance(size, int) or not 0 < size <= 64 << 30:
         raise ArchiveError(f"the base image {name} does not say how large it is")
@@ -161,16 +194,21 @@ def _take_image(home: Home, folder: Path, name: str) -> None:
         proc.reading(["zstd", "-q", "-dc"], source=source, timeout=_TIMEOUT) as data,
         (folder / "rootfs.ext4").open("wb") as out,
     ):
-        at = 0
+        at = written = 0
         while piece := data.read(1 << 20):
             at += len(piece)
             if at > size:
                 raise ArchiveError(f"the base image {name} is larger than it says")
             if piece.strip(b"\0"):
+                written += len(piece)
+                if written % _LOOK < len(piece):  # a few KiB may unpack to more than there is
+                    file.require_free(folder, _LOOK, f"the base image {name}")
                 out.write(piece)
             else:
                 out.seek(at)  # a hole again
-        out.truncate(size)
+        out.truncate(at)
+    if at < size:  # all of it was packed, holes as well
+        raise ArchiveError(f"the base image {name} is smaller than it says")
     if file.digest(folder / "rootfs.ext4") != manifest.get("sha256"):
         raise ArchiveError(f"the base image {name} is damaged, or was changed")
     packed.unlink()
