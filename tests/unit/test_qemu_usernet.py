@@ -75,7 +75,7 @@ def test_a_forwarding_is_there_while_it_is_held() -> None:
         async with (
             forwarded(qemu.ask, lock, "net0", 80) as one,
             forwarded(qemu.ask, lock, "net0", 80) as two,
-            forwarded(qemu.ask, lock, "net0", 53, udp=True) as three,
+            forwarded(qemu.ask, lock, "net0", 53) as three,
         ):
             ports = {way.address[1] for way in (one, two, three)}
             assert ports == set(qemu.forwards) and len(ports) == 3

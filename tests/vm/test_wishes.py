@@ -52,7 +52,7 @@ set -eu
 cd files
 install menu names /usr/local/bin
 install -m 644 *.socket *.service /etc/systemd/system
-systemctl enable menu.socket db.socket names.service
+systemctl enable menu.socket db.socket names.socket
 """,
     "files/menu": """\
 #!/bin/sh
@@ -61,12 +61,13 @@ printf 'HTTP/1.0 200 OK\\r\\n\\r\\nSoup of the day\\n'
 """,
     "files/names": """\
 #!/usr/bin/perl
-use IO::Socket::INET;
-my $socket = IO::Socket::INET->new(LocalPort => 53, Proto => 'udp') or die $!;
-while (defined $socket->recv(my $asked, 512)) {
-    my $head = substr($asked, 0, 2) . pack('n5', 0x8180, 1, 1, 0, 0);
-    $socket->send($head . substr($asked, 12) . pack('nnnNnC4', 0xc00c, 1, 1, 60, 4, 10, 0, 2, 100));
-}
+# Knows one address for every name: what is asked comes after its length.
+binmode STDOUT;
+read(STDIN, my $size, 2);
+read(STDIN, my $asked, unpack('n', $size));
+my $answer = substr($asked, 0, 2) . pack('n5', 0x8180, 1, 1, 0, 0) . substr($asked, 12)
+    . pack('nnnNnC4', 0xc00c, 1, 1, 60, 4, 10, 0, 2, 100);
+print pack('n', length $answer) . $answer;
 """,
     "files/menu.socket": """\
 [Socket]
@@ -94,11 +95,18 @@ ExecStart=/bin/cat
 StandardInput=socket
 StandardOutput=socket
 """,
-    "files/names.service": """\
-[Service]
-ExecStart=/usr/local/bin/names
+    "files/names.socket": """\
+[Socket]
+ListenStream=0.0.0.0:53
+Accept=yes
 [Install]
-WantedBy=multi-user.target
+WantedBy=sockets.target
+""",
+    "files/names@.service": """\
+[Service]
+ExecStart=-/usr/local/bin/names
+StandardInput=socket
+StandardOutput=socket
 """,
     "solve.sh": "#!/bin/sh\ntrue\n",
 }
@@ -140,12 +148,12 @@ def test_probes_find_what_a_stranger_finds(machine: tuple[Bugbox, str]) -> None:
     reachable = ("failed", "port 5432 can be reached from outside")
     assert check(command, id) == {"page": FINE, "db": reachable, "ssh": FINE, "name": FINE}
     # Nobody listens; nobody else may; and what comes in is dropped: all of it is "closed".
-    command.root(id, "systemctl stop db.socket menu.socket names")
+    command.root(id, "systemctl stop db.socket menu.socket names.socket")
     closed = check(command, id)
     assert closed["db"] == FINE
     assert closed["page"] == ("failed", "nothing answers on port 8080 from outside")
     assert closed["name"][0] == "failed"
-    command.root(id, "systemctl start db.socket menu.socket names")
+    command.root(id, "systemctl start db.socket menu.socket names.socket")
     rules = (
         "table ip t { chain i { type filter hook input priority 0; tcp dport 5000-9000 drop; } }"
     )

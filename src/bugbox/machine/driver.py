@@ -40,7 +40,7 @@ class Opening(Protocol):
         """Where on this host it is."""
 
     async def taken(self) -> bool | None:
-        """Whether the guest took the connection; None: not known so far. Of TCP only."""
+        """Whether the guest took the connection; None: not known so far."""
 
 
 class Machine(Protocol):
@@ -67,8 +67,8 @@ class Machine(Protocol):
     def watch(self, callback: Callable[[State], None]) -> None:
         """Call `callback` with every new state, in the event loop."""
 
-    def opening(self, port: int, *, udp: bool = False) -> AbstractAsyncContextManager[Opening]:
-        """Open a way from this host to a port of the guest, through its first network card.
+    def opening(self, port: int) -> AbstractAsyncContextManager[Opening]:
+        """Open a way from this host to a TCP port of the guest, through its first network card.
 
         GuestError where it has none, or no way can be opened.
         """

@@ -105,7 +105,7 @@ class FakeMachine:
         self._callbacks.append(callback)
 
     @contextlib.asynccontextmanager
-    async def opening(self, port: int, *, udp: bool = False) -> AsyncIterator[FakeOpening]:
+    async def opening(self, port: int) -> AsyncIterator[FakeOpening]:
         """Open the way there always is."""
         if not self.spec.nics:
             raise GuestError("the machine has no network card")

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One DNS question and its answer, as bytes (RFC 1035). Pure; what is read is a guest's."""
+"""One DNS question and its answer, as bytes (RFC 1035). Pure; what is read is a guest's.
+
+Over TCP: QEMU's user-mode network drops what a restricted guest says by UDP, also where it was
+asked first.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import secrets
 import socket
 import struct
 
-__all__ = ["ask", "read"]
+__all__ = ["PORT", "ask", "framed", "read", "unframed", "whole"]
+
+PORT = 53
 
 _A, _IN = 1, 1
 _RECURSION_DESIRED, _ANSWER = 0x0100, 0x8000
@@ -29,6 +35,23 @@ def ask(name: str, id: int | None = None) -> bytes:
         + question
         + struct.pack(">HH", _A, _IN)
     )
+
+
+def framed(packet: bytes) -> bytes:
+    """Put a packet's length before it, as TCP has it."""
+    return struct.pack(">H", len(packet)) + packet
+
+
+def whole(heard: bytes) -> bool:
+    """Whether one packet is there."""
+    return len(heard) >= 2 and len(heard) - 2 >= int.from_bytes(heard[:2])
+
+
+def unframed(heard: bytes) -> bytes:
+    """Return the first packet; ValueError when it is cut off."""
+    if not whole(heard):
+        raise ValueError("cut off")
+    return heard[2 : 2 + int.from_bytes(heard[:2])]
 
 
 def read(packet: bytes) -> list[str]:

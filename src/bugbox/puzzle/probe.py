@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import http.client
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, cast
 
-from bugbox.puzzle.dns import ask, read
+from bugbox.puzzle import dns
 from bugbox.puzzle.probe_keys import Probe, address_of
 from bugbox.puzzle.text import one_line
 from bugbox.puzzle.variants import fill
@@ -37,14 +37,14 @@ class Opening(Protocol):
         """Where on this host it is."""
 
     async def taken(self) -> bool | None:
-        """Whether the guest took the connection; None: it has not said so far. Of TCP only."""
+        """Whether the guest took the connection; None: it has not said so far."""
 
 
 class Outside(Protocol):
     """What a probe needs of a machine: a way in through its network card."""
 
-    def opening(self, port: int, *, udp: bool = False) -> AbstractAsyncContextManager[Opening]:
-        """Open a way to a port of the guest; GuestError when there is none."""
+    def opening(self, port: int) -> AbstractAsyncContextManager[Opening]:
+        """Open a way to a TCP port of the guest; GuestError when there is none."""
 
 
 async def probed(probe: Probe, outside: Outside, values: Mapping[str, str], limit: float) -> str:
@@ -125,7 +125,8 @@ async def _http(probe: Probe, outside: Outside, values: Mapping[str, str]) -> st
     host, port, path = address_of(url)
     request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bugbox\r\nAccept: */*\r\n"
     async with outside.opening(port) as way:
-        raw = await _conversation(way, f"{request}Connection: close\r\n\r\n".encode())
+        asked = f"{request}Connection: close\r\n\r\n".encode()
+        raw = await _conversation(way, asked, _whole)
     if not raw:
         return f"nothing answers on port {port} from outside"
     try:
@@ -141,8 +142,8 @@ async def _http(probe: Probe, outside: Outside, values: Mapping[str, str]) -> st
     return ""
 
 
-async def _conversation(way: Opening, request: bytes) -> bytes:
-    """Send a request and read what comes, to its end or to the limit."""
+async def _conversation(way: Opening, request: bytes, whole: Callable[[bytes], bool]) -> bytes:
+    """Send a request and read what comes: until that is whole, to its end, or to the limit."""
     heard = b""
     writer = None
     try:
@@ -150,7 +151,7 @@ async def _conversation(way: Opening, request: bytes) -> bytes:
         writer.write(request)
         while len(heard) < _LIMIT and (more := await reader.read(_LIMIT - len(heard))):
             heard += more
-            if _whole(heard):
+            if whole(heard):
                 break
     except OSError:
         pass  # refused, or broken off: what was heard so far counts
@@ -200,50 +201,17 @@ def _page(raw: bytes) -> tuple[int, bytes]:
 
 async def _dns(probe: Probe, outside: Outside, values: Mapping[str, str]) -> str:
     name = fill(probe.dns or "", values)
-    async with outside.opening(53, udp=True) as way:
-        answer = await _question(way, ask(name))
-    if answer is None:
-        return "nothing answers on port 53 from outside"
+    async with outside.opening(dns.PORT) as way:
+        heard = await _conversation(way, dns.framed(dns.ask(name)), dns.whole)
+    if not heard:
+        return f"nothing answers on port {dns.PORT} from outside"
     try:
-        addresses = read(answer)
+        addresses = dns.read(dns.unframed(heard))
     except ValueError:
-        return "what answers on port 53 is not DNS"
+        return f"what answers on port {dns.PORT} is not DNS"
     if not addresses:
         return f"the DNS server knows no address of {name}"
     wanted = fill(probe.contains or "", values)
     if wanted and wanted not in addresses:
         return f"the DNS server says {name} is {', '.join(addresses[:4])}, not {wanted}"
     return ""
-
-
-async def _question(way: Opening, packet: bytes) -> bytes | None:
-    """Send a datagram, each second again, until one comes back; None when it is refused."""
-    loop = asyncio.get_running_loop()
-    heard: asyncio.Future[bytes | None] = loop.create_future()
-    transport, _ = await loop.create_datagram_endpoint(
-        lambda: _Ear(heard, packet[:2]), remote_addr=way.address
-    )
-    try:
-        while True:
-            transport.sendto(packet)
-            done, _pending = await asyncio.wait([heard], timeout=1.0)
-            if done:
-                return heard.result()
-    finally:
-        transport.abort()
-
-
-class _Ear(asyncio.DatagramProtocol):
-    """Keeps the first datagram that answers our question."""
-
-    def __init__(self, heard: asyncio.Future[bytes | None], id: bytes) -> None:
-        self.heard = heard
-        self.id = id
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        if data[:2] == self.id and not self.heard.done():
-            self.heard.set_result(data)
-
-    def error_received(self, exc: Exception) -> None:
-        if not self.heard.done():
-            self.heard.set_result(None)

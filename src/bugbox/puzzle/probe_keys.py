@@ -72,7 +72,7 @@ class Probe(Model):
     )
     dns: Annotated[Line, AfterValidator(_name)] | None = key(
         "name",
-        "A name for which the machine's DNS server (UDP port 53) must know an address.",
+        "A name for which the machine's DNS server (port 53, TCP) must know an address.",
         reader="check",
         default=None,
     )

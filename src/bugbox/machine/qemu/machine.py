@@ -110,12 +110,12 @@ class QemuMachine:
         self._watchers.append(callback)
 
     @contextlib.asynccontextmanager
-    async def opening(self, port: int, *, udp: bool = False) -> AsyncIterator[Forwarding]:
-        """Open a way from this host to a port of the guest, through its first network card."""
+    async def opening(self, port: int) -> AsyncIterator[Forwarding]:
+        """Open a way from this host to a TCP port of the guest, through its first network card."""
         if not self.spec.nics:
             raise GuestError("the machine has no network card")
         nic = self.spec.nics[0].id
-        async with forwarded(self._ask, self._opening, nic, port, udp=udp) as way:
+        async with forwarded(self._ask, self._opening, nic, port) as way:
             yield way
 
     async def _ask(self, line: str) -> str:

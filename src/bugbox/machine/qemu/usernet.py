@@ -2,7 +2,8 @@
 """A way into a guest through its network card: QEMU's user-mode network forwards a port.
 
 The forwarding is there for as long as somebody holds it, on a port of 127.0.0.1 that the host's
-kernel chooses. It works with `restrict=on` too: the guest can answer and cannot begin.
+kernel chooses. It works with `restrict=on` too: the guest can answer and cannot begin. Of TCP only:
+a restricted guest's UDP is dropped whoever began (libslirp 4.7, udp_input).
 """
 
 from __future__ import annotations
@@ -70,16 +71,13 @@ class Forwarding:
 
 
 @contextlib.asynccontextmanager
-async def forwarded(
-    ask: Ask, lock: anyio.Lock, nic: str, port: int, *, udp: bool = False
-) -> AsyncIterator[Forwarding]:
+async def forwarded(ask: Ask, lock: anyio.Lock, nic: str, port: int) -> AsyncIterator[Forwarding]:
     """Forward a port of the guest's card `nic` while the context is open."""
-    protocol = "udp" if udp else "tcp"
     # Two at once could not tell whose is the port that is new.
     async with lock:
-        before = await _open(ask, protocol)
-        said = await ask(f"hostfwd_add {nic} {protocol}:{_HOST}:0-:{port}")
-        new = await _open(ask, protocol) - before
+        before = await _open(ask)
+        said = await ask(f"hostfwd_add {nic} tcp:{_HOST}:0-:{port}")
+        new = await _open(ask) - before
     ours = [flow for flow in new if flow.guest_port == port]
     if len(ours) != 1:
         raise GuestError(f"QEMU forwards no port {port}: {said.strip() or 'it did not say why'}")
@@ -88,9 +86,9 @@ async def forwarded(
     finally:
         # If this cannot be said, QEMU is gone, and the forwarding with it.
         with anyio.CancelScope(shield=True), contextlib.suppress(GuestError):
-            await ask(f"hostfwd_remove {nic} {protocol}:{_HOST}:{ours[0].port}")
+            await ask(f"hostfwd_remove {nic} tcp:{_HOST}:{ours[0].port}")
 
 
-async def _open(ask: Ask, protocol: str) -> set[Flow]:
+async def _open(ask: Ask) -> set[Flow]:
     flows = parse_usernet(await ask("info usernet"))
-    return {flow for flow in flows if flow.protocol == protocol and flow.state == _FORWARD}
+    return {flow for flow in flows if flow.protocol == "tcp" and flow.state == _FORWARD}
