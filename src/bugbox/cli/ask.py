@@ -26,7 +26,7 @@ SETTINGS = tuple(
     for name in (
         "DRIVER", "ACCEL", "DISK", "DEBIAN_MIRROR", "QEMU", "TIMEOUT_FACTOR", "PUZZLES",
         "KEEPER_IDLE", "UID_BASE", "ESCAPE", "TEMPLATES", "TEMPLATES_SPACE", "STANDBY",
-        "STANDBY_MOST", "STANDBY_MEMORY",
+        "STANDBY_MOST", "STANDBY_MEMORY", "OPEN_NETWORK",
     )
 )  # fmt: skip
 

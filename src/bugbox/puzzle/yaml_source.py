@@ -8,7 +8,8 @@ such as `yes` and `on` are text, as YAML 1.2 has it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import io
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ruamel.yaml.reader import ReaderError
 
 from bugbox.puzzle.problem import Loc, Position, Problem
 
-__all__ = ["MAX_BYTES", "Source", "parse"]
+__all__ = ["MAX_BYTES", "Source", "parse", "written"]
 
 #: A manifest of a real puzzle has a few KiB.
 MAX_BYTES = 64 << 10
@@ -47,6 +48,16 @@ class Source:
         while near and near not in places:
             near = near[:-1]
         return Problem.at(self.file, places.get(near, Position(1, 1)), loc, message)
+
+
+def written(data: Mapping[str, Any]) -> str:
+    """Return plain data as a manifest is written by hand: a key a line, in its order."""
+    yaml = YAML(typ="rt", pure=True)
+    yaml.width = 10_000  # a text that is folded is hard to read
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    out = io.StringIO()
+    yaml.dump(dict(data), out)
+    return out.getvalue()
 
 
 def parse(raw: bytes, file: Path) -> Source:

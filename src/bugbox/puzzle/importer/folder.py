@@ -3,16 +3,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shutil
 import stat
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from ruamel.yaml import YAML
 
 from bugbox.errors import UserError
 from bugbox.puzzle.definition import MANIFEST, read
@@ -21,6 +16,7 @@ from bugbox.puzzle.importer import killercoda
 from bugbox.puzzle.importer.convert import Files, convert
 from bugbox.puzzle.importer.report import Notes
 from bugbox.puzzle.scaffold import drafted
+from bugbox.puzzle.yaml_source import written
 
 __all__ = ["FORMATS", "bring_in", "slug"]
 
@@ -56,7 +52,7 @@ def slug(text: str) -> str:
 
 
 def _write(made: Files, folder: Path, notes: Notes) -> None:
-    _text(folder / MANIFEST, _yaml(made.manifest))
+    _text(folder / MANIFEST, written(made.manifest))
     for name, text in made.texts.items():
         data = text.encode()[: MAX_TEXT - 1].decode(errors="ignore")
         if data != text:
@@ -82,12 +78,3 @@ def _copy(source: Path, to: Path) -> None:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UserError(f"{source}: not a plain file any more")
         shutil.copyfileobj(file, out)
-
-
-def _yaml(manifest: Mapping[str, Any]) -> str:
-    yaml = YAML(typ="rt")
-    yaml.width = 10_000
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    out = io.StringIO()
-    yaml.dump(dict(manifest), out)
-    return out.getvalue()
