@@ -2,7 +2,7 @@
 """A check from outside as data: what is sent to the machine, and what is expected back.
 
 Data and not a script: what is sent is sent by the host, and no program of a puzzle's author ever
-runs there (decision 0010).
+runs there (decision 0011).
 """
 
 from __future__ import annotations
