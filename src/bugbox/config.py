@@ -41,6 +41,10 @@ class Settings:
     puzzles: str = ""
     #: Seconds without a machine or a client after which the keeper ends.
     keeper_idle: float = 300.0
+    #: Seconds without use after which a quiet machine is paused; 0: never.
+    idle_pause: float = 600.0
+    #: MiB of the host's memory that no machine is promised.
+    memory_reserve: int = 256
     #: First uid of the range QEMU runs under when bugbox is run by root; 0: stay root.
     uid_base: int = 1_900_000_000
     #: on: a puzzle's first start leaves a template behind, and later ones are clones; or off.
@@ -111,7 +115,8 @@ def _checked(key: str, value: Any, where: str) -> Any:
         raise UserError(f"{where}: expected {_TYPES[wanted]}, got {value!r}") from None
     if key in _CHOICES and result not in _CHOICES[key]:
         raise UserError(f"{where}: expected one of {', '.join(_CHOICES[key])}, got {value!r}")
-    if wanted is float and not 0 < result < 1e6:
+    never = key == "idle_pause" and result == 0
+    if wanted is float and not 0 < result < 1e6 and not never:
         raise UserError(f"{where}: expected a number above 0, got {value!r}")
     if key == "escape" and not _ESCAPE.fullmatch(result):
         raise UserError(f"{where}: expected a caret name such as ^], or none; got {value!r}")

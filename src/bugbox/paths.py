@@ -201,6 +201,11 @@ class SessionPaths:
         return self.root / "disk.qcow2"
 
     @property
+    def memory(self) -> Path:
+        """A saved machine's memory and the state of its devices; mode 0600."""
+        return self.root / "memory.state"
+
+    @property
     def console(self) -> Path:
         """What the serial console said; capped."""
         return self.root / "console.log"

@@ -2,7 +2,10 @@
 """What every driver must do when a machine's life takes a turn: reboots, power off, take-over."""
 
 import asyncio
+import os
 from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from test_driver import Bed, bed
@@ -11,6 +14,7 @@ from bugbox.errors import BootFailed, GuestError, MachineLost, StateError
 from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process
 from bugbox.machine.driver import Machine
+from bugbox.machine.fake import FakeDriver
 from bugbox.machine.state import State
 
 __all__ = ["bed"]
@@ -286,5 +290,69 @@ def test_a_boot_that_fails_says_why(bed: Bed, fault: str) -> None:
         finally:
             await machine.stop(1)
         assert not machine.process.alive
+
+    asyncio.run(main())
+
+
+def test_a_suspended_machine_goes_on_where_it_was(bed: Bed, tmp_path: Path) -> None:
+    """In another process, with its memory; and in the first one when nothing came of it."""
+    kept = 'echo "$1" >"${FAKE_ROOT:-/run}/kept"'
+    saved = tmp_path / "memory.state"
+
+    async def suspended(machine: Machine, path: Path) -> tuple[int, str]:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            return await machine.suspend(fd)
+        finally:
+            os.close(fd)
+
+    async def test(machine: Machine, states: list[State]) -> None:
+        await started(machine)
+        with pytest.raises(StateError):
+            await suspended(machine, saved)
+        await machine.pause()
+        with pytest.raises(OSError, match="No space left"):
+            await suspended(machine, Path("/dev/full"))
+        assert machine.state is State.PAUSED
+        # It runs on after a failure, and also after all was written.
+        for word in ("once", "twice"):
+            await machine.resume()
+            await machine.lifeline.run(["sh", "-c", kept, "sh", word])
+            await machine.pause()
+            size, digest = await suspended(machine, saved)
+        assert (size, digest) == (saved.stat().st_size, sha256(saved.read_bytes()).hexdigest())
+        was = boot_id(machine)
+        await machine.stop(0.0)
+        with saved.open("rb") as file:
+            second = await bed.driver.restore(bed.spec, file.fileno(), lambda process: None)
+        try:
+            assert state_of(second) is State.PAUSED
+            await second.resume()
+            await second.wait_lifeline()
+            assert boot_id(second) == was
+            told = await second.lifeline.run(["sh", "-c", 'cat "${FAKE_ROOT:-/run}/kept"'])
+            assert told.stdout == b"twice\n"
+            # And once more from there: its memory now lies elsewhere than at first.
+            await second.pause()
+            await suspended(second, saved)
+        finally:
+            await second.stop(0.0)
+        assert not second.process.alive
+
+    bed.with_machine(test)
+
+
+def test_a_torn_machine_is_not_restored(bed: Bed, tmp_path: Path) -> None:
+    """Whoever keeps it looks at its digest; should one be fed all the same, nothing is left."""
+    torn = tmp_path / "torn"
+    torn.write_bytes(b"no machine\n" + os.urandom(1 << 20))
+    if isinstance(bed.driver, FakeDriver):
+        pytest.skip("a fake believes what it is fed")
+
+    async def main() -> None:
+        begun: list[Process] = []
+        with torn.open("rb") as file, pytest.raises(GuestError):
+            await bed.driver.restore(bed.spec, file.fileno(), begun.append)
+        assert len(begun) == 1 and not begun[0].alive
 
     asyncio.run(main())

@@ -159,7 +159,7 @@ def test_a_wrong_value_is_told_with_its_place(demo: Path, more: str, expected: s
     [
         ("kernel: '6.1'\n", "9:1: kernel: not supported yet"),
         ("variants: {A: {random: word}}\n", "9:16: variants.A.random: word is not supported yet"),
-        ("session: {duration: 1h}\n", "9:1: session: not supported yet"),
+        ("session: {duration: 1h}\n", "9:11: session.duration: not supported yet"),
         ("access:\n", "9:1: access: not supported yet"),
         ("user: {sudo: limited}\n", "9:8: user.sudo: limited is not supported yet"),
         (

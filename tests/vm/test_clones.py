@@ -151,6 +151,21 @@ def test_clones_share_nothing_that_tells_them_apart(box: Bugbox, puzzle: Path) -
     assert box.root(ids[0], "cat /etc/machine-id").strip() != told[ids[0]]["machine_id"]
 
 
+def test_a_saved_clone_is_loaded_without_its_template(box: Bugbox, puzzle: Path) -> None:
+    """Its memory lay over the template's; in the file all of it is its own."""
+    answer = box.json("start", str(puzzle), timeout=300)
+    assert answer["clone"] is True
+    id = answer["id"]
+    before = box.root(id, "echo mine >/run/mine; cat /etc/machine-id /run/cloned")
+    box("pause", id, "--save")
+    (folder,) = box.home.templates.iterdir()
+    (folder / "ram").unlink()
+    (folder / "state").unlink()
+    assert box.root(id, "cat /etc/machine-id /run/cloned") == before
+    assert box.root(id, "cat /run/mine") == "mine\n"
+    assert box("check", id, ok=(1,)).returncode == 1
+
+
 def test_a_template_changed_by_a_byte_is_refused(box: Bugbox, puzzle: Path) -> None:
     (folder,) = box.home.templates.iterdir()
     with (folder / "ram").open("r+b") as file:

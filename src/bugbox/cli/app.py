@@ -24,7 +24,7 @@ __all__ = ["LATER", "app", "commands", "run"]
 
 #: Verbs that are named already and come later.
 LATER = (
-    "undo", "checkpoint", "fork", "pause",
+    "undo", "checkpoint", "fork",
     "serve", "image export",
 )  # fmt: skip
 
@@ -73,7 +73,7 @@ _group("People who learn", "list", "show", "play", "check", "hint", "solution", 
 _group(
     "People who work with machines",
     "start", "shell", "cp", "forward",
-    "console", "logs", "ps", "resume", "stop", "doctor", "debug", "gc",
+    "console", "logs", "ps", "pause", "resume", "stop", "doctor", "debug", "gc",
 )  # fmt: skip
 _authors = _group(
     "People who write puzzles",

@@ -34,6 +34,7 @@ _GO_ON = {
     "image": "nothing half-made is kept; the same command begins again",
     "reset": "the machine is ended and its changes are gone; the same command makes it afresh",
     "resume": "the machine is off and its disk is kept; the same command boots it",
+    "pause": "the machine is as it was",
     "check": "the check was dropped; the machine runs on",
 }
 

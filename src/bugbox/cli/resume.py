@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bugbox resume: on with a machine that is off, paused or stalled."""
+"""bugbox resume: on with a machine that is off, paused, saved or stalled."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from bugbox.cli.out import document, say
 __all__ = ["resume"]
 
 
-def resume(id: str | None = None, /, *, json: bool = False) -> int:
+def resume(id: str | None = None, /, *, cold: bool = False, json: bool = False) -> int:
     """Let a machine run on, or boot it again on the same disk.
 
     Args:
         id: Which session. Without it, the only one there is.
+        cold: Boot it in any case: what was in a paused or saved machine's memory is gone.
         json: Print one JSON document.
     """
-    answer = ask("resume", {"id": id})
+    answer = ask("resume", {"id": id, "cold": cold})
     if json:
         document(answer)
     else:

@@ -12,7 +12,19 @@ __all__ = ["options", "script"]
 #: What a command's own words are: puzzles, sessions, or files.
 _PUZZLES = frozenset({"show", "play", "start", "build", "lint"})
 _SESSIONS = frozenset(
-    {"check", "hint", "solution", "reset", "shell", "console", "logs", "resume", "stop", "debug"}
+    {
+        "check",
+        "hint",
+        "solution",
+        "reset",
+        "shell",
+        "console",
+        "logs",
+        "pause",
+        "resume",
+        "stop",
+        "debug",
+    }
 )
 
 _BASH = """\

@@ -94,6 +94,13 @@ class Machine(Protocol):
         Only for a machine booted with a memory file. Its process is gone and its disk whole.
         """
 
+    async def suspend(self, sink: int) -> tuple[int, str]:
+        """Write a paused machine with all its memory to `sink`; return how much, and its sha256.
+
+        It stays paused: it may run on as if nothing had been, or be stopped and restored. OSError
+        when `sink` takes no more.
+        """
+
     async def stop(self, grace: float = 5.0) -> None:
         """End it: ask the guest, then the VMM, then kill. Its process is gone afterwards."""
 
@@ -130,6 +137,14 @@ class Driver(Protocol):
         """Start a machine where another one was saved, its memory shared until it is written to.
 
         Everything else as `boot`: it runs, and its lifeline has still to be waited for.
+        """
+
+    async def restore(
+        self, spec: MachineSpec, saved: int, started: Callable[[Process], None]
+    ) -> Machine:
+        """Start a VMM and load what `suspend` wrote from the file `saved`; it is PAUSED then.
+
+        On failure the VMM is gone, and what was saved as good as before.
         """
 
     async def traits(self, spec: MachineSpec) -> dict[str, str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -209,6 +210,15 @@ class FakeMachine:
         await self.stop(5.0)
         return (hello.boot_id if hello else "").encode() + b"\n" + saved
 
+    async def suspend(self, sink: int) -> tuple[int, str]:
+        """Write its boot id, and something that stands for its memory."""
+        if self._state is not State.PAUSED:
+            raise StateError(f"a machine that is {self._state} cannot be saved")
+        kept = json.loads(_boot_file(self.spec).read_text())
+        data = str(kept["boot_id"]).encode() + b"\n" + bytes(1 << 20)
+        await in_thread(os.write, sink, data)
+        return len(data), hashlib.sha256(data).hexdigest()
+
     async def stop(self, grace: float = 5.0) -> None:
         """End it."""
         if self._state is State.STOPPED:
@@ -331,6 +341,15 @@ class FakeDriver:
         await in_thread(_unpack, packed, folder(spec))
         return await self._run(spec, started, f"fake.boot_id={head.decode()}")
 
+    async def restore(
+        self, spec: MachineSpec, saved: int, started: Callable[[Process], None]
+    ) -> FakeMachine:
+        """Start a process with the saved one's boot id, paused."""
+        head = os.pread(saved, 256, 0).split(b"\n", 1)[0].decode()
+        machine = await self._run(spec, started, f"fake.boot_id={head}", "fake.paused")
+        await machine.take_up("paused")
+        return machine
+
     async def traits(self, spec: MachineSpec) -> dict[str, str]:
         """Tell what there is to tell."""
         return {"argv": f"fake -m {spec.mem_mib}"}
@@ -430,6 +449,9 @@ class _Process:
             panic = "Kernel panic - not syncing: fake"
             self.say(panic if "fake.panic" in self.faults else "bugbox: boot failed: root: fake")
             self.event("panic")
+        elif "fake.paused" in self.faults:
+            self.faults.remove("fake.paused")
+            self.state = "paused"
         elif "fake.silent" not in self.faults:
             self.guest.running.set()
 

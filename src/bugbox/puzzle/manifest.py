@@ -371,13 +371,18 @@ class Solution(Model):
 
 
 class SessionLimits(Model):
-    """Limits of time, under `serve`."""
+    """How a session spends its time; limits bind under `serve`."""
 
-    duration: Annotated[float | None, DURATION] = key("duration", "How long.", default=None)
-    extend: Annotated[float | None, DURATION] = key("duration", "By how much.", default=None)
-    deadline: Annotated[float | None, DURATION] = key("duration", "At most.", default=None)
-    idle: Annotated[float | None, DURATION] = key("duration", "Until paused.", default=None)
-    pausable: Flag = key("flag", "Whether it may be paused.", default=True)
+    duration: Annotated[float | None, NEVER, DURATION] = key("duration", "How long.", default=None)
+    extend: Annotated[float | None, NEVER, DURATION] = key("duration", "By how much.", default=None)
+    deadline: Annotated[float | None, NEVER, DURATION] = key("duration", "At most.", default=None)
+    idle: Annotated[float | None, NEVER, DURATION] = key("duration", "Until paused.", default=None)
+    pausable: Flag = key(
+        "flag",
+        "Whether it may be paused: `false` where something must go on while nobody looks.",
+        reader="session",
+        default=True,
+    )
 
 
 class Scoring(Model):
@@ -487,9 +492,7 @@ class Manifest(Model):
         default=None,
         shown="debrief.md, if there",
     )
-    session: Annotated[SessionLimits, NEVER] = key(
-        "mapping", "Limits of time.", default=SessionLimits()
-    )
+    session: SessionLimits = key("mapping", "Its time.", reader="session", default=SessionLimits())
     scoring: Scoring = key("mapping", "Points for a solution.", reader="check", default=Scoring())
     requires: tuple[PuzzleName, ...] = key(
         "list of puzzles", "Better solved first; advice.", reader="show", default=()

@@ -20,6 +20,7 @@ from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.provision import Host
 from bugbox.session.reaper import end_vmm
 from bugbox.session.record import Ledger, Phase, Record, take_over
+from bugbox.session.saving import SAVED
 from bugbox.session.session import Session, Spawn
 
 __all__ = ["adopt"]
@@ -58,6 +59,10 @@ async def _machine(host: Host, ledger: Ledger) -> Machine | None:
         # Nobody knows how far its making went; resume boots it and breaks it again.
         why = "it was being made when its keeper died"
         await in_thread(end_vmm, ledger.paths, process)
+    elif ledger.record.state == SAVED:
+        # What still runs was saved, or was to be loaded: it must not go on beside the file.
+        await in_thread(end_vmm, ledger.paths, process)
+        return None
     elif process is not None and process.alive:
         try:
             return await host.driver.adopt(from_json(ledger.record.spec), process)

@@ -50,6 +50,7 @@ async def look(session: Session, free: Callable[[], int]) -> bool:
     session.standing = (
         f"{left >> 20} MiB are free on the host's disk, and its snapshot must not run into its end"
     )
+    await session.note_clock()
     await machine.pause()
     log.warning("%s is paused: %s", session.id, session.standing)
     return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,12 +30,14 @@ from bugbox.machine.driver import Driver
 from bugbox.paths import Home
 from bugbox.puzzle import catalogue
 from bugbox.session import adoption, lab, prepare, record
+from bugbox.session.admission import Admission, need_of
 from bugbox.session.attempt import Attempt
 from bugbox.session.boot import boot_facts
 from bugbox.session.cloning import Cloning
 from bugbox.session.drivers import choose
 from bugbox.session.evidence import debug, logs
 from bugbox.session.guard import guard
+from bugbox.session.idle import Caretaker
 from bugbox.session.layer import load as load_layer
 from bugbox.session.network import card
 from bugbox.session.plan import Plan, of_image, of_puzzle
@@ -70,6 +73,9 @@ class Manager:
         self._shelf = catalogue.Shelf()
         self._cloning = Cloning(home)
         self._pool = Pool(settings, self._cloning, self._spawn)
+        self._caretaker = Caretaker(self._sessions, settings.idle_pause)
+        self._admission = Admission(settings, self._sessions, self._pool, self._caretaker.idle)
+        self._pool.fits = self._admission.fits
         self._drivers: dict[str, Driver] = {}
         self._tasks: TaskGroup | None = None
         self._verbs: dict[str, Answer] = {
@@ -79,6 +85,7 @@ class Manager:
             "solution": self._solution,
             "story": self._story,
             "reset": self._reset,
+            "pause": self._pause,
             "resume": self._resume,
             "stop": self._stop,
             "ps": self._ps,
@@ -86,12 +93,17 @@ class Manager:
             "debug": self._debug,
             "forward": self._forward,
             "drain": self._drain,
+            "fit": self._fit,
             "boot": self._boot,
         }
 
     async def __aenter__(self) -> Manager:
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
+        if self._lasting:
+            self._spawn(self._admission.watch)
+        if self._lasting and self.settings.idle_pause:
+            self._spawn(self._caretaker.run)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -111,6 +123,9 @@ class Manager:
         self._cloning.close()
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(None, None, None)
+
+    def _sessions(self) -> list[Session]:
+        return [attempt.session for attempt in self._attempts.values()]
 
     @property
     def count(self) -> int:
@@ -154,6 +169,7 @@ class Manager:
     def _keep(self, session: Session) -> Attempt:
         attempt = Attempt(session)
         session.asked = attempt.asked
+        session.admitted = lambda: self._admission.boots(session.plan)
         self._attempts[session.id] = attempt
         if session.record.disk == "snapshot":
             self._spawn(lambda: guard(session))
@@ -225,14 +241,16 @@ class Manager:
         cold = bool(args.get("cold")) or self.settings.templates == "off"
         # One that stands by has drawn its own random variants.
         any_values = args.get("seed") is None and not args.get("variants")
-        found = None
-        if any_values and not cold:
-            found = await self._pool.claim(plan, parts, host, watch)
-        if found is None:
-            ledger, machine = await provision(plan, parts, host, watch, self._bring(cold=cold))
-        else:
-            ledger, machine, plan = found
-        session = self._keep(Session(ledger, plan, host, machine, self._spawn)).session
+        standby = any_values and not cold
+        async with self._admission.admitted(plan, standby=standby):
+            found = await self._pool.claim(plan, parts, host, watch) if standby else None
+            if found is None:
+                async with self._admission.turn():
+                    made = await provision(plan, parts, host, watch, self._bring(cold=cold))
+                    ledger, machine = made
+            else:
+                ledger, machine, plan = found
+            session = self._keep(Session(ledger, plan, host, machine, self._spawn)).session
         wanted = args.get("warm", True) and self._lasting and self.settings.templates == "on"
         if wanted and ledger.record.disk == "qcow2" and plan.clonable:
             self._spawn(lambda: self._warm(plan, parts, host))
@@ -249,6 +267,9 @@ class Manager:
 
     async def _warm(self, plan: Plan, parts: prepare.Prepared, host: Host) -> None:
         """Make a template for the next start, and a standby, in the background."""
+        if not await self._admission.spare(2 * need_of(plan)):
+            log.info("no template of %s: the host's memory is needed for machines", plan.name)
+            return
         try:
             made = await self._cloning.make(plan, parts, host)
         except BugboxError as error:
@@ -256,6 +277,12 @@ class Manager:
             return
         if made is not None:
             self._pool.used(plan, parts, host, made.manifest.key)
+
+    async def _fit(self, args: Mapping[str, Any]) -> Any:
+        plan = await in_thread(self._plan, args)
+        usage = await in_thread(shutil.disk_usage, self.home.sessions)
+        disk = {"free_mib": usage.free >> 20, "each_mib_at_most": plan.disk_bytes >> 20}
+        return await self._admission.fit(plan) | {"disk": disk}
 
     async def _drain(self, args: Mapping[str, Any]) -> Any:
         return {"drained": await self._pool.drain()}
@@ -333,8 +360,13 @@ class Manager:
         parts = await self._parts(plan)
         return await session.reset(plan, parts, self._bring(cold=False))
 
+    async def _pause(self, args: Mapping[str, Any]) -> Any:
+        session = (await self.find(args.get("id"))).session
+        return await session.pause(save=bool(args.get("save")))
+
     async def _resume(self, args: Mapping[str, Any]) -> Any:
-        return await (await self.find(args.get("id"))).session.resume()
+        session = (await self.find(args.get("id"))).session
+        return await session.resume(cold=bool(args.get("cold")))
 
     async def _stop(self, args: Mapping[str, Any]) -> Any:
         await self._adopt_new()

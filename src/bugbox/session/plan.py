@@ -29,6 +29,8 @@ class Plan:
     disk_bytes: int = 2 << 30
     boot_timeout: float = 60.0
     guest_client: bool = True
+    #: It may be paused while nobody uses it.
+    pausable: bool = True
     #: The machine is to be saved and cloned: nothing of one session's own happens in it.
     template: bool = False
     #: A kernel of the store by its release; empty: Debian's newest, which also builds.
@@ -107,6 +109,7 @@ def of_puzzle(
         disk_bytes=wishes.machine.disk,
         boot_timeout=wishes.boot.timeout,
         guest_client=wishes.guest_client,
+        pausable=wishes.session.pausable,
         disks=wishes.machine.disks,
         egress=wishes.network.egress,
         probed=any(check.probe is not None for check in puzzle.checks),

@@ -82,6 +82,8 @@ class Pool:
         cloning: Cloning,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
+        #: Whether the host has room for one more of these machines.
+        self.fits: Callable[[Plan], Awaitable[bool]] = _always
         self._settings = settings
         self._cloning = cloning
         self._spawn = spawn
@@ -124,6 +126,30 @@ class Pool:
         finally:
             self._starts -= 1
             self._last_start = anyio.current_time()
+
+    @property
+    def memory(self) -> int:
+        """MiB that all of them have for themselves."""
+        return sum(standby.memory for standby in self._ready)
+
+    def memory_of(self, plan: Plan) -> int:
+        """Return the MiB of one that a start of `plan` would claim; 0: there is none."""
+        return max((each.memory for each in self._ready if _same(each.plan, plan)), default=0)
+
+    async def give_way(self, but: Plan | None) -> bool:
+        """End the one whose puzzle was started longest ago, but none of `but`; False: none left.
+
+        It comes back with the next start of its puzzle.
+        """
+        order = [*self._uses]
+        may = [each for each in self._ready if but is None or not _same(each.plan, but)]
+        if not may:
+            return False
+        oldest = min(may, key=lambda each: order.index(each.key) if each.key in order else -1)
+        self._ready.remove(oldest)
+        self._uses.pop(oldest.key, None)
+        await self._give_back(oldest)
+        return True
 
     def used(self, plan: Plan, parts: Prepared, host: Host, key: str) -> None:
         """Remember that this was started, and see to the next one in the background."""
@@ -229,7 +255,7 @@ class Pool:
     async def _fill_one(self, key: str) -> bool:
         use = self._uses[key]
         of = await self._cloning.at_hand(use.plan, use.parts, use.host)
-        if of is None or of.stored.manifest.key != key:
+        if of is None or of.stored.manifest.key != key or not await self.fits(use.plan):
             return False
         try:
             standby = await self._make(use, of)
@@ -267,6 +293,14 @@ class Pool:
             login=login,
             memory=memory,
         )
+
+
+async def _always(plan: Plan) -> bool:
+    return True
+
+
+def _same(one: Plan, other: Plan) -> bool:
+    return (one.name, one.folder) == (other.name, other.folder)
 
 
 async def _warm(machine: Machine, ledger: Ledger, use: _Use, of: Adopted) -> Terminal:

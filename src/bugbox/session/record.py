@@ -99,6 +99,10 @@ class Record:
     #: Last state of the machine that we know of (machine.state), and why.
     state: str = "created"
     reason: str = ""
+    #: Guest's wall clock minus the host's when it was paused last, ns; None: it did not say.
+    clock_offset_ns: int | None = None
+    #: What lies in the saved machine's file: size, sha256, and whose it is; empty: nothing does.
+    saved: dict[str, Any] = field(default_factory=dict)
     #: Somebody waits for it: not a standby, nor a machine that a template is made of.
     asked: bool = False
     #: Wall clock, seconds since 1970, for people.

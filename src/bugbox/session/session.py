@@ -7,10 +7,11 @@ reboot to its end, writes each state down, and wakes those who wait.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -20,15 +21,17 @@ from bugbox.host.bridge import in_thread
 from bugbox.machine.driver import Machine
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.state import State
+from bugbox.session.identity import clock_offset, set_clock
 from bugbox.session.logs import tail
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Bring, Host, boot_same_disk, bring_up, make_ready
 from bugbox.session.reaper import end_vmm, give_back, give_back_soon
 from bugbox.session.record import Ledger, Phase, Record
+from bugbox.session.saving import SAVED, drop, load, save
 from bugbox.session.stopwatch import Stopwatch
 
-__all__ = ["Session", "Spawn"]
+__all__ = ["PAUSED", "Session", "Spawn"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,10 @@ _GOING = frozenset({State.BOOTING, State.REBOOTING, State.STOPPING})
 #: Seconds that a question waits for a machine that is on its way up.
 _SETTLE_TIMEOUT = 120.0
 _RECONNECT_TIMEOUT = 5.0
+#: Seconds that a guest has to tell its clock before it is paused, and to take the time after.
+_CLOCK_TIMEOUT = 5.0
+#: Why it rests when somebody asked for that.
+PAUSED = "it was paused"
 _CONSOLE_FIRST = 1 << 14
 
 
@@ -59,8 +66,18 @@ class Session:
         self._ending = False
         #: Why the last boot did not end well; empty when it did.
         self.trouble = ""
-        #: Why we paused it ourselves; empty when a person did.
+        #: Why we paused it and do not let it run on; empty when the next use may.
         self.standing = ""
+        #: Why it is paused until somebody uses it; empty when it is not.
+        self.resting = ""
+        #: Since when it rests (time.monotonic).
+        self.rested = 0.0
+        #: When somebody last typed on its console (time.monotonic).
+        self.typed = 0.0
+        #: Its memory is being written to the disk.
+        self.saving = False
+        #: Entered while a VMM is started for it: whether there is room, and whose turn it is.
+        self.admitted: Callable[[], AbstractAsyncContextManager[None]] = _at_once
         #: Answers `bugbox check` typed in the guest.
         self.asked: Asked = _nobody
         #: Terminals that nobody is attached to, oldest first.
@@ -98,7 +115,7 @@ class Session:
     def reason(self) -> str:
         """Why it is not ready."""
         machine = self.machine.reason if self.machine else self.record.reason
-        return self.trouble or self.standing or machine
+        return self.trouble or self.standing or self.resting or machine
 
     def summary(self) -> dict[str, Any]:
         """Return the line that `ps` shows."""
@@ -116,7 +133,11 @@ class Session:
         }
 
     async def lifeline(self) -> Lifeline:
-        """Return the agent, connected; wait for a boot under way. StateError, MachineLost."""
+        """Return the agent, connected; wait for a boot under way, wake a machine that rests.
+
+        StateError, MachineLost.
+        """
+        await self.wake()
         await self.settled()
         machine = self.machine
         if machine is None or machine.state in (State.OFF, State.FAILED, State.STOPPED):
@@ -142,6 +163,8 @@ class Session:
 
     async def console(self) -> AsyncGenerator[bytes, None]:
         """Yield what the serial console says: the end of what it said first, then all to come."""
+        if self.saved:
+            await self.wake()
         machine = self.machine
         if machine is None:
             raise StateError(f"{self.id} is {self.state}", hint=f"bugbox logs {self.id} --console")
@@ -152,6 +175,8 @@ class Session:
 
     async def type(self, data: bytes) -> None:
         """Type on the serial console. StateError when there is none."""
+        self.typed = time.monotonic()
+        await self.wake()
         machine = self.machine
         try:
             if machine is not None:
@@ -217,18 +242,131 @@ class Session:
             "timings_ms": watch.as_ms(),
         }
 
-    async def resume(self) -> dict[str, Any]:
-        """Let it run on, or boot it again on the same disk."""
+    async def resume(self, *, cold: bool = False) -> dict[str, Any]:
+        """Let it run on, or boot it again on the same disk; with `cold` that in any case.
+
+        StateError when it runs and should be booted `cold`.
+        """
         watch = Stopwatch()
         async with self._changing():
-            await self._resume(watch)
+            if cold and self.machine is not None and self.machine.state is State.READY:
+                raise StateError(f"{self.id} runs", hint=f"bugbox pause {self.id} first")
+            await (self._boot_again(watch) if cold else self._resume(watch))
         return {"id": self.id, "state": self.state, "clone": False, "timings_ms": watch.as_ms()}
+
+    @property
+    def saved(self) -> bool:
+        """Whether its memory lies on the disk, and nothing of it runs."""
+        return self.machine is None and not self._replacing and self.record.state == SAVED
+
+    async def pause(self, why: str = PAUSED, *, save: bool = False) -> dict[str, Any]:
+        """Let it stand still until somebody uses it; with `save` its memory goes to the disk.
+
+        StateError where its puzzle forbids that, OutOfResources without room: then it runs on.
+        """
+        if not self.plan.pausable:
+            raise StateError(
+                f"{self.id} may not be paused: its puzzle says so", hint="session.pausable"
+            )
+        async with self._changing():
+            if save and not self.saved:
+                await self._save(why)
+            elif not self.saved:
+                await self._pause(why)
+        return {"id": self.id, "state": self.state}
+
+    async def _save(self, why: str) -> None:
+        self.saving = True
+        ran = self.machine is not None and self.machine.state is State.READY
+        try:
+            await self._pause(why)
+            machine = self.machine
+            assert machine is not None
+
+            async def end() -> None:
+                self.machine, self.resting = None, ""
+                self._wake()
+                await machine.stop(0.0)
+
+            await save(self.ledger, machine, self.host, why, end)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                if ran and self.machine is not None and self.machine.state is State.PAUSED:
+                    await self._run_on(self.machine)
+            raise
+        finally:
+            self.saving = False
+            self._spawn(self._write_state)
+            self._wake()
+
+    async def _pause(self, why: str) -> None:
+        machine = self.machine
+        if machine is not None and machine.state is State.PAUSED:
+            return
+        if machine is None or machine.state is not State.READY or self.trouble:
+            raise StateError(f"{self.id} is {self.state}: only a machine that runs can be paused")
+        await self.note_clock()
+        # First: whoever is told of the new state is told why.
+        self.resting, self.rested = why, time.monotonic()
+        try:
+            with anyio.CancelScope(shield=True):
+                await machine.pause()
+        except BaseException:
+            self.resting = ""
+            raise
+
+    async def note_clock(self) -> None:
+        """Write down how wrong its clock is: paused, it stands still, and is put right after."""
+        offset: int | None = None
+        limit = _CLOCK_TIMEOUT * self.host.settings.timeout_factor
+        if self.machine is not None and self.machine.lifeline.connected:
+            with anyio.move_on_after(limit), contextlib.suppress(GuestError):
+                offset = await clock_offset(self.machine.lifeline)
+        try:
+            await in_thread(self.ledger.write, sync=False, clock_offset_ns=offset)
+        except OSError as error:  # a full disk must not keep a machine from being paused
+            log.warning("%s: its clock is not written down: %s", self.id, error)
+
+    async def wake(self) -> None:
+        """Let a machine that rests run on, with the right time; nothing where it does not rest."""
+        if (self.resting or self.saved) and not self._ending:
+            async with self._changing():
+                if self.resting or self.saved:
+                    await self._resume(Stopwatch())
+
+    def _stirred(self) -> None:
+        """Something was sent to a machine that stands still."""
+        if self.resting:
+            self._spawn(self.wake)
+
+    async def _run_on(self, machine: Machine) -> None:
+        """Let a machine run that stood still; its clock goes on from now, not from then."""
+        paused = machine.state is State.PAUSED
+        self.standing = ""
+        await machine.resume()
+        with anyio.CancelScope(shield=True):
+            if paused:
+                await self._right_clock(machine)
+            # Not before: who comes in meanwhile waits for the clock as well.
+            self.resting = ""
+            await self._write_state()
+
+    async def _right_clock(self, machine: Machine) -> None:
+        offset = self.record.clock_offset_ns
+        if offset is None:
+            return
+        limit = _CLOCK_TIMEOUT * self.host.settings.timeout_factor
+        try:
+            with anyio.fail_after(limit):
+                await machine.wait_lifeline()
+                await set_clock(machine.lifeline, offset)
+        except (GuestError, TimeoutError) as error:
+            log.warning("%s: its clock was not put right: %s", self.id, error)
 
     async def _resume(self, watch: Stopwatch) -> None:
         machine = self.machine
         if machine is not None and machine.state in (State.PAUSED, State.STALLED):
-            self.standing = ""
-            await machine.resume()
+            await self._run_on(machine)
         elif machine is not None and machine.state is State.READY and not self.trouble:
             pass
         elif machine is not None and machine.process.alive:
@@ -236,7 +374,18 @@ class Session:
             await self._follow(watch)
             if self.trouble:
                 raise GuestError(self.trouble, hint=f"bugbox reset {self.id}")
+        elif self.saved:
+            async with self.admitted():
+                with watch.stage("load"):
+                    self._take(await load(self.ledger, self.host))
+            assert self.machine is not None
+            with watch.stage("resume"):
+                await self._run_on(self.machine)
         else:
+            await self._boot_again(watch)
+
+    async def _boot_again(self, watch: Stopwatch) -> None:
+        async with self.admitted():
             await self._replace(lambda: boot_same_disk(self.ledger, self.plan, self.host, watch))
 
     @asynccontextmanager
@@ -318,12 +467,18 @@ class Session:
         machine, self.machine, self.trouble = self.machine, None, ""
         if machine is not None:
             await machine.stop(0.0)
+        if self.record.saved:
+            await in_thread(drop, self.ledger)
         await in_thread(end_vmm, self.ledger.paths, self.record.process)
 
     def _take(self, machine: Machine) -> None:
         self.machine = machine
         self.trouble = self.standing = ""
+        # One that its last keeper paused: whoever uses it lets it run on.
+        paused = machine.state is State.PAUSED
+        self.resting = (self.record.reason or PAUSED) if paused else ""
         machine.watch(self._on_state)
+        machine.lifeline.on_stirred = self._stirred
         machine.lifeline.on_ask = lambda verb, args: self.asked(verb, args)
 
     def _on_state(self, state: State) -> None:
@@ -342,7 +497,8 @@ class Session:
 
         def now(record: Record) -> dict[str, Any] | None:
             changed = (record.state, record.reason) != (self.state, self.reason)
-            if record.phase is not Phase.HANDED_OVER or not changed:
+            # While it is saved, what is written is for saving to say.
+            if record.phase is not Phase.HANDED_OVER or not changed or self.saving:
                 return None
             return {"state": self.state, "reason": self.reason}
 
@@ -384,6 +540,11 @@ class Session:
 
 def _why(error: Exception) -> str:
     return error.message if isinstance(error, BugboxError) else f"{type(error).__name__}: {error}"
+
+
+@asynccontextmanager
+async def _at_once() -> AsyncIterator[None]:
+    yield
 
 
 async def _nobody(verb: str, args: list[str]) -> tuple[bytes, int]:

@@ -12,6 +12,7 @@ import anyio
 from bugbox.errors import GuestError, MachineLost, StateError
 from bugbox.machine.lifeline.shell import Refused, Terminal
 from bugbox.machine.state import State
+from bugbox.session.saving import SAVED
 from bugbox.session.session import Session
 
 __all__ = ["Ended", "Login", "Note", "Output", "Seat"]
@@ -71,6 +72,9 @@ class Seat:
         self._rows, self._cols = rows, cols
         self._terminal: Terminal | None = None
         self._over = False
+        #: The shell that is on the disk with its machine.
+        self._left = ""
+        self._taking = anyio.Lock()
         #: What ends the seat once its last note is told.
         self._farewell: Ended | None = None
 
@@ -100,9 +104,22 @@ class Seat:
             self.session.detached.remove(terminal)
 
     async def send(self, data: bytes) -> None:
-        """Type. What is typed while no shell is there is lost."""
+        """Type, which wakes a machine that rests. What is typed while no shell is there is lost."""
+        await self.session.wake()
+        await self._take_again()
         if self._terminal:
             await self._terminal.send(data)
+
+    async def _take_again(self) -> None:
+        """Attach to the shell that was saved with its machine, once that is there again."""
+        async with self._taking:
+            if not self._left or self.session.saved:
+                return
+            try:
+                await self.come_back(self._left)
+            except GuestError:  # booted again meanwhile: it is another machine's
+                await self.sit_down()
+            self._left = ""
 
     async def signal(self, number: int) -> None:
         """Send a signal to the foreground group."""
@@ -149,6 +166,8 @@ class Seat:
             self._over = True
             return ended
         old, self._terminal = self._terminal, None
+        if self.session.saved:
+            self._left = old.id
         if not going_down:
             return await self._same_shell(old.id)
         return await self._what_became_of_it(ended)
@@ -204,6 +223,8 @@ class Seat:
                 await session.changed(grace)
         if session.state in (State.REBOOTING, State.BOOTING):
             return Note("rebooting…", str(State.REBOOTING))
+        if session.state == SAVED:
+            return Note(f"{session.reason}: the machine is on the disk; any key loads it", SAVED)
         if session.state == State.OFF:
             return self._powered_off()
         if session.state == State.READY and ended:
@@ -214,6 +235,14 @@ class Seat:
         """Wait for the reboot's end and log in anew."""
         if self._farewell:
             return self._farewell
+        if self._left:
+            while self.session.state == SAVED:
+                await self.session.changed(_FOREVER)
+            await self.session.settled()
+            if self.session.state == State.READY or self.session.resting:
+                await self._take_again()
+                return Note("the machine runs on", str(State.READY), self.terminal)
+            self._left = ""
         await self.session.settled()
         if self.session.state == State.OFF:
             return self._powered_off()
@@ -230,13 +259,18 @@ class Seat:
     async def stands_still(self) -> AsyncGenerator[Note, None]:
         """Yield a note when the machine stands still under a living shell, and when it runs on."""
         session, before = self.session, self.session.state
+        rested = False
         while True:
             await session.changed(_FOREVER)
             now = session.state
+            if self.session.saving:
+                continue
             if now != before and now in (State.STALLED, State.PAUSED):
+                rested = bool(session.resting)
                 why = f"{session.reason or now}: the machine stands still"
-                yield Note(f"{why}; bugbox resume {session.id} lets it run on", now)
-            elif before in (State.STALLED, State.PAUSED) and now == State.READY:
+                how = "any key" if rested else f"bugbox resume {session.id}"
+                yield Note(f"{why}; {how} lets it run on", now)
+            elif before in (State.STALLED, State.PAUSED) and now == State.READY and not rested:
                 yield Note("the machine runs on", now)
             before = now
 

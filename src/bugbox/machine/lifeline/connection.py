@@ -20,6 +20,7 @@ import logging
 import os
 import struct
 import termios
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,10 @@ ASK_SECONDS = 900.0
 MAX_ANSWER = 65536
 #: Written but not taken by the guest: above the first we wait, above the second we give up.
 _SOON_FULL, _TOO_FULL = 256 * 1024, 8 * 1024 * 1024
+#: Frames that ask something of the guest: a machine that rests has to be woken for them.
+_STIRRING = frozenset({Type.OPEN, Type.CALL, Type.DATA, Type.EOF, Type.SIGNAL})
+#: Channels whose end somebody waits for; the others may be silent for days.
+_WORK = frozenset({"exec", "script", "put", "get"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,10 @@ class Connection(asyncio.Protocol):
         self.on_milestone: Callable[[str, int], None] | None = None
         self.on_ask: Answer | None = None
         self.on_lost: Callable[[GuestError], None] | None = None
+        #: Something is sent to a machine whose virtual CPUs are stopped.
+        self.on_stirred: Callable[[], None] | None = None
+        #: When a channel was opened or ended, or last had data either way (time.monotonic).
+        self.moved = time.monotonic()
         #: The virtual CPUs are stopped: silence means nothing.
         self.paused = False
         self.lost: GuestError | None = None
@@ -120,6 +129,11 @@ class Connection(asyncio.Protocol):
     def synchronized(self) -> bool:
         """Whether channels may be opened."""
         return self.hello is not None and self.lost is None
+
+    @property
+    def working(self) -> bool:
+        """Whether a command, a script, a transfer or a call has not ended yet."""
+        return bool(self._calls) or any(c.kind in _WORK for c in self._channels.values())
 
     # The conversation's start and end.
 
@@ -224,6 +238,7 @@ class Connection(asyncio.Protocol):
                 self._last_channel += 1
                 channel = Channel(self._last_channel, kind, self._channel_send, self._writing)
                 self._channels[channel.id] = channel
+                self.moved = time.monotonic()
                 self._send(Frame(Type.OPEN, 0, channel.id, payload))
                 await channel.until_opened()
         except BaseException:
@@ -258,6 +273,8 @@ class Connection(asyncio.Protocol):
         """Send for a channel. A CLOSE must be agreed to in time."""
         if self._channels.get(frame.channel) is None:
             return
+        if frame.type == Type.DATA:
+            self.moved = time.monotonic()
         self._send(frame)
         if frame.type == Type.CLOSE:
             loop = asyncio.get_running_loop()
@@ -274,6 +291,8 @@ class Connection(asyncio.Protocol):
     def _send(self, frame: Frame) -> None:
         if self._transport is None or self.lost is not None:
             return
+        if self.paused and frame.type in _STIRRING and self.on_stirred is not None:
+            self.on_stirred()
         self._transport.write(encode(frame))
         if self._transport.get_write_buffer_size() > _TOO_FULL:
             self.lose(MachineLost("the guest does not read what it is sent"))
@@ -350,6 +369,8 @@ class Connection(asyncio.Protocol):
         channel = self._channels.get(frame.channel)
         if channel is None:
             raise WireError(f"the guest sent a frame on channel {frame.channel}, which is not open")
+        if frame.type in (Type.DATA, Type.EXIT):
+            self.moved = time.monotonic()
         if channel.handle(frame):
             del self._channels[frame.channel]
             self._room.set()

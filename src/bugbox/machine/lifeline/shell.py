@@ -48,6 +48,8 @@ class Lifeline:
         self.on_milestone: Callable[[str, int], None] | None = None
         #: Told each time a working connection breaks.
         self.on_lost: Callable[[GuestError], None] | None = None
+        #: Told when something is sent to a machine that is paused: it must run on to answer.
+        self.on_stirred: Callable[[], None] | None = None
         #: CLOCK_BOOTTIME in ns of each milestone of this boot.
         self.milestones: dict[str, int] = {}
         self._connection: Connection | None = None
@@ -77,6 +79,19 @@ class Lifeline:
         self._paused = value
         if self._connection is not None:
             self._connection.paused = value
+
+    @property
+    def moved(self) -> float:
+        """When anybody last did something in the guest (time.monotonic); 0: not connected.
+
+        A byte either way, or the beginning or end of a command. Calls of our own do not count.
+        """
+        return self._connection.moved if self._connection is not None else 0.0
+
+    @property
+    def working(self) -> bool:
+        """Whether somebody waits for the end of a command, a script, a transfer or a call."""
+        return self._connection is not None and self._connection.working
 
     async def connect(self, timeout: float) -> None:
         """Connect and begin a conversation, trying again until `timeout`; MachineLost then.
@@ -147,6 +162,7 @@ class Lifeline:
         connection.on_milestone = self._milestone
         connection.on_ask = self._ask
         connection.on_lost = lambda error: self._lost(connection, error)
+        connection.on_stirred = self._stirred
         self._connection = connection
         self.milestones = {}
         try:
@@ -164,6 +180,10 @@ class Lifeline:
         if self.on_ask is None:
             return b"bugbox: nobody is there to answer\n", 75
         return await self.on_ask(verb, args)
+
+    def _stirred(self) -> None:
+        if self.on_stirred is not None:
+            self.on_stirred()
 
     def _lost(self, connection: Connection, error: GuestError) -> None:
         if connection is not self._connection or self._connecting.locked():

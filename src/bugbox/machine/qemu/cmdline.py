@@ -43,7 +43,7 @@ class Descriptors:
     drives: dict[str, int] = field(default_factory=dict)
     #: A memory file to be the guest's memory; None: memory of no file.
     ram: int | None = None
-    #: A pipe that the state of the devices comes from: the machine is a clone.
+    #: A pipe that a saved machine comes from: its devices, or all of it where there is no `ram`.
     state: int | None = None
 
 
@@ -111,14 +111,14 @@ def _machine(spec: MachineSpec, platform: Platform) -> list[str]:
 
 def _memory(spec: MachineSpec, files: Descriptors) -> list[str]:
     size = f"{spec.mem_mib}M"
+    # The monitor must say what to load before anything is: which memory is not in the stream.
+    incoming = [] if files.state is None else ["-incoming", "defer"]
     if files.ram is None:
         # Shared memory is not made of huge pages, so what an idle guest never touched is not used.
-        return ["-object", f"memory-backend-memfd,id=ram,size={size},share=on"]
+        return ["-object", f"memory-backend-memfd,id=ram,size={size},share=on", *incoming]
     # A machine that will be saved writes to its file; what a clone writes stays its own.
     share = "on" if files.state is None else "off"
     ram = f"memory-backend-file,id=ram,size={size},mem-path={_opened(files.ram)},share={share}"
-    # The monitor must say what to load before anything is: which memory is not in the stream.
-    incoming = [] if files.state is None else ["-incoming", "defer"]
     return ["-object", ram, *incoming]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ from bugbox.machine.driver import Abilities, Machine
 from bugbox.machine.qemu.cmdline import Platform
 from bugbox.machine.qemu.launch import launch, log_tail
 from bugbox.machine.qemu.machine import QemuMachine
-from bugbox.machine.qemu.migration import filled_pipe
+from bugbox.machine.qemu.migration import feed, filled_pipe
 from bugbox.machine.qemu.probe import EMULATION, kvm_platform
 from bugbox.machine.qemu.traits import traits
 from bugbox.machine.qemu.tsc import host_tsc_khz
@@ -77,6 +78,29 @@ class QemuDriver:
             return await self._run(spec, started, snapshot.ram, state, load)
         finally:
             os.close(state)
+
+    async def restore(
+        self, spec: MachineSpec, saved: int, started: Callable[[Process], None]
+    ) -> Machine:
+        """Start QEMU and load what a suspended machine wrote; it is paused then."""
+        source, sink = await in_thread(os.pipe)
+        pipe = contextlib.ExitStack()
+        pipe.callback(os.close, source)
+        feeding: list[asyncio.Task[None]] = []
+
+        async def load(machine: QemuMachine) -> None:
+            pipe.close()  # only QEMU reads it, so that the feeder is told when QEMU is gone
+            feeding.append(asyncio.ensure_future(in_thread(feed, saved, sink)))
+            await machine.restore(source)
+
+        try:
+            return await self._run(spec, started, None, source, load)
+        finally:
+            pipe.close()
+            if not feeding:
+                os.close(sink)
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(*feeding)
 
     async def traits(self, spec: MachineSpec) -> dict[str, str]:
         """Tell QEMU's build, its arguments without one session's own, and the host's CPU."""

@@ -29,7 +29,13 @@ from bugbox.host.proc import Process
 from bugbox.machine.console import Console
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.qemu.launch import log_tail
-from bugbox.machine.qemu.migration import IGNORE_SHARED, receiver
+from bugbox.machine.qemu.migration import (
+    IGNORE_SHARED,
+    WHOLE,
+    FileReceiver,
+    Receiver,
+    receiver,
+)
 from bugbox.machine.qemu.monitor import Monitor
 from bugbox.machine.qemu.usernet import Forwarding, forwarded
 from bugbox.machine.qemu.verdict import block_error, boot_trouble, shutdown_reason
@@ -46,6 +52,12 @@ _OVER = (State.STOPPING, State.STOPPED)
 _PATIENCE = "a busy or slow host needs more time: BUGBOX_TIMEOUT_FACTOR=3 in front of the command"
 #: Losses of the monitor of a QEMU that lives, before it is given up.
 _LOSSES = 3
+#: Saving or loading may take so long, and as long as its memory needs at this pace.
+_SAVE_SECONDS, _SAVE_MIB_A_SECOND = 30.0, 20.0
+#: Bytes a second that QEMU may send: it has a limit of its own otherwise.
+_NO_LIMIT = 1 << 40
+#: QEMU's words for a machine that its last keeper was saving, or had saved and not used.
+_SAVING = ("finish-migrate", "postmigrate")
 _UNWRITTEN = "the host could not write its disk"
 _WENT_OFF = "the guest powered itself off"
 
@@ -201,7 +213,7 @@ class QemuMachine:
         """
         await self.pause()
         limit = 30.0 * self._factor
-        async with receiver(self._paths.state_socket, self.spec.uid) as state:
+        async with receiver(self._paths.state_socket, self.spec.uid, Receiver()) as state:
             await self._tell("migrate-set-capabilities", {"capabilities": IGNORE_SHARED})
             await self._tell("migrate", {"uri": f"unix:{self._paths.state_socket}"})
             try:
@@ -219,6 +231,46 @@ class QemuMachine:
         self.process.kill()
         await self.stop(0.0)
         return saved
+
+    async def suspend(self, sink: int) -> tuple[int, str]:
+        """Write a paused machine with all its memory to `sink`; return how much, and its digest.
+
+        It stays paused. It may run on as if nothing had been, or be ended and restored. OSError
+        when `sink` takes no more, GuestError when QEMU does not give it.
+        """
+        if self._state is not State.PAUSED:
+            raise StateError(f"a machine that is {self._state} cannot be saved")
+        limit = (_SAVE_SECONDS + self.spec.mem_mib / _SAVE_MIB_A_SECOND) * self._factor
+        self._migration = ""
+        socket, uid = self._paths.state_socket, self.spec.uid
+        async with receiver(socket, uid, FileReceiver(sink)) as taken:
+            try:
+                await self._tell("migrate-set-capabilities", {"capabilities": WHOLE})
+                await self._tell("migrate-set-parameters", {"max-bandwidth": _NO_LIMIT})
+                await self._tell("migrate", {"uri": f"unix:{socket}"})
+                async with asyncio.timeout(limit):
+                    while self._migration not in ("completed", "failed"):
+                        if self._state is not State.PAUSED:
+                            raise self._why_not()
+                        await self._change()
+                if self._migration == "failed" and taken.error is None:
+                    raise GuestError(f"QEMU did not save: {log_tail(self.spec, 1)}")
+                return await taken.written(limit)
+            except TimeoutError:
+                await self._give_up_saving()
+                raise GuestError(f"QEMU did not save within {limit:g} s") from None
+            except BaseException:
+                await self._give_up_saving()
+                raise
+
+    async def _give_up_saving(self) -> None:
+        """Leave QEMU as it was before: what it has begun to send is of no use."""
+        with anyio.CancelScope(shield=True), contextlib.suppress(GuestError, TimeoutError):
+            async with asyncio.timeout(10.0 * self._factor):
+                if self._migration not in ("completed", "failed", "cancelled"):
+                    await self._tell("migrate_cancel", None)
+                while self._migration not in ("completed", "failed", "cancelled"):
+                    await self._change()
 
     async def stop(self, grace: float = 5.0) -> None:
         """End it: ask the guest, then QEMU, then kill. Its process is gone afterwards."""
@@ -264,9 +316,22 @@ class QemuMachine:
 
     async def load(self, state: int) -> None:
         """Load what another machine's QEMU saved, from a pipe that ours inherited; let it run."""
-        await self._tell("migrate-set-capabilities", {"capabilities": IGNORE_SHARED})
+        await self._load(state, IGNORE_SHARED, 10.0 * self._factor)
+        self.console.mark(f"clone of {self.spec.id}")
+        self._begin_boot(retry=False)
+        await self._command("cont")
+
+    async def restore(self, state: int) -> None:
+        """Load what `suspend` wrote, from a pipe that ours inherited; it is paused then."""
+        limit = (_SAVE_SECONDS + self.spec.mem_mib / _SAVE_MIB_A_SECOND) * self._factor
+        await self._load(state, WHOLE, limit)
+        self.console.mark(f"{self.spec.id} was loaded")
+        self._state = State.PAUSED
+        self.lifeline.paused = True
+
+    async def _load(self, state: int, capabilities: list[dict[str, object]], limit: float) -> None:
+        await self._tell("migrate-set-capabilities", {"capabilities": capabilities})
         await self._tell("migrate-incoming", {"uri": f"fd:{state}"})
-        limit = 10.0 * self._factor
         try:
             async with asyncio.timeout(limit):
                 # One that cannot load it ends: the monitor is lost, and `_find_out` says why.
@@ -276,9 +341,6 @@ class QemuMachine:
             raise MachineLost(f"QEMU did not load the machine within {limit:g} s") from None
         if self._state is not State.BOOTING:
             raise self._why_not()
-        self.console.mark(f"clone of {self.spec.id}")
-        self._begin_boot(retry=False)
-        await self._command("cont")
 
     async def start(self) -> None:
         """Let a machine run that QEMU has just made, and follow its boot."""
@@ -299,7 +361,7 @@ class QemuMachine:
             self._state, self._reason = State.STALLED, _UNWRITTEN
         elif status == "shutdown":
             self._state, self._reason = State.OFF, _WENT_OFF
-        elif status == "paused":
+        elif status in ("paused", *_SAVING):
             self._state = State.PAUSED
         else:
             raise MachineLost(f"its QEMU is in state {status}")
