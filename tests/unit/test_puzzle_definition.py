@@ -66,7 +66,7 @@ def test_the_smallest_puzzle_has_the_contracts_defaults(demo: Path) -> None:
     check = puzzle.checks[0]
     assert (check.user, check.timeout_s, check.where) == ("root", 10.0, "guest")
     assert check.script.text == b"#!/bin/sh\nfail no\n"
-    assert (puzzle.build, puzzle.solve, puzzle.files) == (None, None, None)
+    assert (puzzle.build, puzzle.solve, puzzle.inputs) == (None, None, ())
 
 
 def test_usual_names_are_found(demo: Path) -> None:
@@ -86,7 +86,7 @@ def test_usual_names_are_found(demo: Path) -> None:
     assert [each.name for each in puzzle.solutions] == names
     assert [hint.title for hint in puzzle.hints] == ["Where to look", "Hint 2", "Hint 3"]
     assert [hint.text for hint in puzzle.hints] == ["Here.\n", "Second.\n", "Tenth.\n"]
-    assert puzzle.files == demo / "files"
+    assert puzzle.inputs == (demo / "files",)
 
 
 def test_names_of_the_manifest_win(demo: Path) -> None:

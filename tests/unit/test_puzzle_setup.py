@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from test_puzzle_definition import MINIMAL, script
 
+from bugbox.errors import DefinitionError
 from bugbox.image import source
 from bugbox.puzzle.definition import Puzzle, load
 from bugbox.puzzle.inputs import NEVER, layer_key, never, pack
@@ -114,6 +115,40 @@ def test_every_name_of_a_unit_can_be_asked_for(demo: Path, name: str) -> None:
     text = wrapper(wishing(demo, f"boot: {{units: [{name}]}}\n").manifest, own=False).decode()
     asked = set(re.findall(r"systemctl enable (\S+)", text))
     assert asked == set(SERVICES[name]) and asked <= set(RULES)
+
+
+def test_further_folders_lie_beside_build_sh(demo: Path) -> None:
+    script(demo / "build.sh", "#!/bin/sh\necho own\n")
+    for name in ("files", "src"):
+        (demo / name).mkdir()
+        (demo / name / "a").write_text(name)
+    keys = {layer_key(wishing(demo, more), "base") for more in ("", "build: {inputs: [files]}\n")}
+    assert len(keys) == 1, "files always comes along"
+    puzzle = wishing(demo, "build: {inputs: [files, src]}\n")
+    assert list(packed(puzzle)) == ["build.sh", "files", "files/a", "src", "src/a"]
+    before = layer_key(puzzle, "base")
+    assert before not in keys
+    (demo / "src" / "a").write_text("another")
+    assert layer_key(load(demo), "base") != before
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere", "nowhere: expected a folder"),
+        ("checks", "expected a folder of the puzzle's beside files"),
+        ("../out", "expected a folder of the puzzle's beside files"),
+        ("linked", "linked: expected a folder"),
+        ("links", "a symbolic link; only files/ may hold one"),
+    ],
+)
+def test_a_folder_that_no_build_gets(demo: Path, name: str, said: str) -> None:
+    (demo / "linked").symlink_to("/etc")
+    (demo / "links").mkdir()
+    (demo / "links" / "out").symlink_to("/etc/passwd")
+    with pytest.raises(DefinitionError) as caught:
+        wishing(demo, f"build: {{inputs: [{name}]}}\n")
+    assert said in caught.value.message
 
 
 def test_other_folders_for_solutions(demo: Path) -> None:

@@ -109,6 +109,20 @@ def test_a_puzzle_comes_out_as_it_went_in(home: Home, folder: Path, packed: Path
     assert brought(home, load(folder), BASE) is None
 
 
+def test_what_a_build_gets_is_packed_whole(home: Home, folder: Path, tmp_path: Path) -> None:
+    """A hidden file of it too, or the layer would be another one at the other end."""
+    (folder / "src").mkdir()
+    (folder / "src" / ".hidden").write_text("x")
+    (folder / ".mine").write_text("x")
+    with (folder / "puzzle.yaml").open("a") as manifest:
+        manifest.write("build: {inputs: [src]}\n")
+    pack(home, load(folder), layer_of(folder, tmp_path / "layer"), tmp_path / "small.bugbox")
+    added = add(home, tmp_path / "small.bugbox")
+    assert added.layer == "unpacked"
+    assert (added.puzzle.folder / "src/.hidden").is_file()
+    assert not (added.puzzle.folder / ".mine").exists()
+
+
 def test_once_build_sh_changes_the_layer_is_no_longer_its(home: Home, packed: Path) -> None:
     add(home, packed)
     script = home.puzzles / "small" / "build.sh"

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from bugbox.errors import NotFound
 from bugbox.puzzle.explain import explained
 from bugbox.puzzle.folder import MAX_BUILD, MAX_SCRIPT, Folder
+from bugbox.puzzle.keys import path_trouble
 from bugbox.puzzle.manifest import CheckEntry, Manifest
 from bugbox.puzzle.probe_keys import Probe
 from bugbox.puzzle.problem import Loc, Problem, definition_error
@@ -61,7 +62,7 @@ class HintText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Puzzle:
-    """Everything in a puzzle's folder but the contents of `files/`."""
+    """Everything in a puzzle's folder but the contents of what a build gets."""
 
     #: Absolute, without symbolic links.
     folder: Path
@@ -81,8 +82,8 @@ class Puzzle:
     #: wrong.d/*: plausible, and still refused.
     wrong: tuple[Script, ...] = ()
     hints: tuple[HintText, ...] = ()
-    #: files/, copied to /puzzle/files of the build machine; None when there is none.
-    files: Path | None = None
+    #: files/ and others, which lie in /puzzle of the build machine under their names.
+    inputs: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -216,7 +217,13 @@ class _Parts:
         self.walkthrough = self._text(("solution", "walkthrough"), "solution.md")
         self.debrief = self._text(("debrief",), "debrief.md")
         self.hint_texts = self._hint_texts()
-        self.files = reader.files()
+        named = {
+            name: ("build", "inputs", n)
+            for n, name in enumerate(_list(_at(self.data, ("build", "inputs"))))
+            if isinstance(name, str) and name != "files" and not path_trouble(name)
+        }
+        found = [reader.files(), *(reader.files(name, loc) for name, loc in named.items())]
+        self.inputs = tuple(path for path in found if path is not None)
 
     def puzzle(self, root: Path, manifest: Manifest) -> Puzzle:
         """Put the puzzle together; only when there was no problem."""
@@ -235,7 +242,7 @@ class _Parts:
             solutions=self.solutions,
             wrong=self.wrong,
             hints=self._hints(manifest),
-            files=self.files,
+            inputs=self.inputs,
         )
 
     def _script(self, loc: Loc, usual: str | None, limit: int = MAX_SCRIPT) -> Script | None:

@@ -96,13 +96,16 @@ class Folder:
             self._note(folder, (), f"more than {_MAX_LISTED} files")
         return wanted[:_MAX_LISTED]
 
-    def files(self) -> Path | None:
-        """Look through files/: links that leave the puzzle and special files are refused."""
-        if not self._exists("files"):
+    def files(self, folder: str = "files", loc: Loc = ()) -> Path | None:
+        """Look through what a build gets: links that lead out and special files are refused.
+
+        `loc` is the key that names the folder; without one it need not be there.
+        """
+        if not loc and not self._exists(folder):
             return None
-        top = self.root / "files"
+        top = self.root / folder
         if top.is_symlink() or not top.is_dir():
-            self._note("files", (), "expected a folder")
+            self._note(folder, loc, "expected a folder")
             return None
         for where, folders, names in os.walk(top):
             for name in (*folders, *names):
@@ -115,7 +118,10 @@ class Folder:
         if stat.S_ISLNK(mode):
             target = os.readlink(path)  # noqa: PTH115
             goal = os.path.normpath(path.parent / target)
-            if target.startswith("/") or not Path(goal).is_relative_to(self.root / "files"):
+            top = name.partition("/")[0]
+            if top != "files":
+                self._note(name, (), "a symbolic link; only files/ may hold one")
+            elif target.startswith("/") or not Path(goal).is_relative_to(self.root / top):
                 self._note(name, (), "a symbolic link that leaves files/; make it in build.sh")
         elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             self._note(name, (), "neither a file nor a folder")

@@ -75,8 +75,7 @@ def layer_key(puzzle: Puzzle, base_digest: str) -> str:
 
 def _inputs(puzzle: Puzzle) -> str:
     """Hash what reaches the build machine, once for as long as nothing of it changes."""
-    files = puzzle.files
-    paths = [files, *sorted(files.rglob("*"))] if files is not None else []
+    paths = [path for top in puzzle.inputs for path in (top, *sorted(top.rglob("*")))]
     own = puzzle.build.text if puzzle.build else b""
     made = wrapper(puzzle.manifest, own=True) if asks(puzzle.manifest) else b""
     build = hashlib.sha256(made + own).hexdigest()
@@ -86,8 +85,8 @@ def _inputs(puzzle: Puzzle) -> str:
 def pack(puzzle: Puzzle, to: BinaryIO | None) -> str:
     """Write a tar of all that reaches the build machine; return its SHA-256, `to` or no `to`.
 
-    That is build.sh and files/, with owners, times and modes that do not depend on this host: of
-    a mode only the run bit counts, as in git.
+    That is build.sh, files/ and other folders that are asked for, with owners, times and modes
+    that do not depend on this host: of a mode only the run bit counts, as in git.
     """
     if not puzzle.builds:
         raise ValueError(f"{puzzle.name} has nothing to build")
@@ -96,10 +95,10 @@ def pack(puzzle: Puzzle, to: BinaryIO | None) -> str:
     with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
         for name, text in _scripts(puzzle):
             _add(tar, name, text, run=True)
-        if puzzle.files is not None:
-            _add_folder(tar, "files")
-            for path in sorted(puzzle.files.rglob("*")):
-                _add_path(tar, f"files/{path.relative_to(puzzle.files).as_posix()}", path)
+        for top in puzzle.inputs:
+            _add_folder(tar, top.name)
+            for path in sorted(top.rglob("*")):
+                _add_path(tar, f"{top.name}/{path.relative_to(top).as_posix()}", path)
     return sink.sha256.hexdigest()
 
 
@@ -125,7 +124,7 @@ class _Sink:
     def write(self, data: bytes) -> int:
         self.size += len(data)
         if self.size > _MAX_INPUTS:
-            raise DefinitionError(f"files/ is larger than {_MAX_INPUTS >> 20} MiB")
+            raise DefinitionError(f"what build.sh gets is larger than {_MAX_INPUTS >> 20} MiB")
         self.sha256.update(data)
         if self.to is not None:
             self.to.write(data)

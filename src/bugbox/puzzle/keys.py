@@ -36,6 +36,7 @@ __all__ = [
     "Count",
     "DiskName",
     "Flag",
+    "FolderName",
     "GuestPath",
     "Line",
     "MkfsWord",
@@ -184,6 +185,17 @@ def _guest_path(value: str) -> str:
     return value
 
 
+#: What a build has no business with, or has already.
+_NOT_FOR_A_BUILD = ("checks", "hints", "solve.d", "wrong.d")
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+
+
+def _folder(value: str) -> str:
+    if not _FOLDER.fullmatch(value) or value in _NOT_FOR_A_BUILD:
+        raise problem("expected", "a folder of the puzzle's beside files, such as src")
+    return value
+
+
 def _base(value: str) -> str:
     name, at, digest = value.partition("@")
     if name != "debian-12":
@@ -231,6 +243,7 @@ UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 DiskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
 #: A path of the guest that is written into files of it, so nothing in it means anything there.
 GuestPath = Annotated[str, Field(max_length=200), AfterValidator(_guest_path)]
+FolderName = Annotated[str, AfterValidator(_folder)]
 MkfsWord = Annotated[str, AfterValidator(_mkfs_word)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,31}$")]
 #: What each pattern means, in words.

@@ -20,6 +20,7 @@ from bugbox.puzzle.keys import (
     Count,
     DiskName,
     Flag,
+    FolderName,
     GuestPath,
     Line,
     MkfsWord,
@@ -145,8 +146,12 @@ class Build(Model):
         shown="5m",
     )
     network: Annotated[Flag, NEVER] = key("flag", "Whether it reaches a network.", default=False)
-    inputs: Annotated[tuple[RelativePath, ...], NEVER] = key(
-        "list of paths", "Further folders it gets; `files` always comes along.", default=()
+    inputs: Annotated[tuple[FolderName, ...], Field(max_length=16)] = key(
+        "list of folders",
+        "Folders that lie beside it while it runs; `files` does so always.",
+        reader="build",
+        default=(),
+        shown="[files]",
     )
     keep: Annotated[tuple[Kept, ...], Field(max_length=16)] = key(
         f"list of {', '.join(f'`{path}`' for path in KEPT)}",

@@ -56,7 +56,8 @@ def pack(
         with made.open("wb") as out:
             writer = PackWriter(out, _about(puzzle, layer, for_learners))
             withheld = _withheld(puzzle) if for_learners else frozenset[str]()
-            writer.tree("puzzle", puzzle.folder, lambda name: _left_out(name, withheld))
+            own = tuple(f"{top.name}/" for top in puzzle.inputs)
+            writer.tree("puzzle", puzzle.folder, lambda name: _left_out(name, withheld, own))
             for name in sorted(_named(puzzle) & withheld):
                 # The manifest names it: a file must be there.
                 writer.data(f"puzzle/{name}", _WITHHELD, run=name.endswith(".sh"))
@@ -95,10 +96,11 @@ def _withheld(puzzle: Puzzle) -> frozenset[str]:
     return _named(puzzle) | frozenset(_SOLUTIONS) | folders
 
 
-def _left_out(name: str, withheld: frozenset[str]) -> bool:
+def _left_out(name: str, withheld: frozenset[str], own: tuple[str, ...]) -> bool:
+    """`own` are the folders that reach the build machine whole."""
     last = name.rpartition("/")[2]
-    own = name.startswith("files/")  # the author's: all of it reaches the build machine
-    return name in withheld or (not own and (last.startswith(".") or last.endswith("~")))
+    odd = last.startswith(".") or last.endswith("~")
+    return name in withheld or (odd and not name.startswith(own))
 
 
 def add(home: Home, source: Path, *, replace: bool = False) -> Added:
