@@ -195,11 +195,12 @@ class FakeGuest:
     async def restart(self, started: str) -> None:
         """Forget the conversation: the guest booted again, or its lifeline was `revived`."""
         self.started = started
+        # Before the terminals end: a machine that goes has no time left to tell of their end.
+        await self._close_ports()
         if started == "boot":
             self.boot_id = str(uuid.uuid4())
             for terminal in list(self._terminals.values()):
                 await self._hang_up(terminal)
-        await self._close_ports()
         self._hunting = True
 
     async def ask(self, verb: str, *args: str) -> None:
