@@ -121,12 +121,15 @@ def test_it_outlives_its_keeper_and_the_hosts_boot(
 ) -> None:
     async def first() -> None:
         async with keeping(made) as manager:
-            await saved(made, manager)
+            session = await saved(made, manager)
+            # Another keeper died before that one, in the middle of it.
+            session.ledger.paths.memory.with_name("memory.state.new").write_text("half")
 
     async def second() -> None:
         async with keeping(made) as manager:
             (row,) = await manager.answer("ps", {})
             assert row["state"] == "saved"
+            assert list((made.home.session(row["id"]).root).glob("memory*.new")) == []
             session = (await manager.find(None)).session
             await works(session)
             await ends(manager, made)

@@ -132,6 +132,18 @@ def test_saved_it_outlives_its_keeper_and_goes_on_where_it_was(bugbox: Bugbox) -
     assert (state(bugbox), bugbox.machines()) == ("saved", [])
     assert clock_error(bugbox, id) < 2
 
+    # Killed in the middle of it, the keeper leaves a machine that goes on, or one that is saved.
+    saving = bugbox.popen("pause", id, "--save")
+    deadline = time.monotonic() + 60 * FACTOR
+    while not (list(memory.parent.glob("memory.state*")) or saving.poll() is not None):
+        assert time.monotonic() < deadline
+    os.kill(request(bugbox.home, "ping")["pid"], 9)
+    saving.communicate()
+    assert state(bugbox) in ("paused", "saved")
+    assert not list(memory.parent.glob("memory.state.new"))
+    assert bugbox.root(id, "cat ~learner/work") == "disk\n"
+    assert clock_error(bugbox, id) < 2
+
     # Changed by a byte it is refused; its disk is still there.
     bugbox.root(id, "echo memory >/run/work; sync")
     pause(bugbox, save=True)

@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 #: Seconds that answers under way have to be finished when the keeper retires.
 _FINISH_TIMEOUT = 120.0
 _LAST_WORDS_TIMEOUT = 5.0
-#: Verbs that boot a machine: with the settings of the command that asks.
-_BOOTS = frozenset({"start", "reset", "resume"})
+#: Verbs that boot a machine, or say whether one fits: with the settings of the command that asks.
+_BOOTS = frozenset({"start", "reset", "resume", "fit"})
 
 
 def serve(home: Home, settings: Settings) -> bool:

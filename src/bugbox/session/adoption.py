@@ -20,7 +20,7 @@ from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.provision import Host
 from bugbox.session.reaper import end_vmm
 from bugbox.session.record import Ledger, Phase, Record, take_over
-from bugbox.session.saving import SAVED
+from bugbox.session.saving import SAVED, tidy
 from bugbox.session.session import Session, Spawn
 
 __all__ = ["adopt"]
@@ -54,6 +54,7 @@ async def adopt(home: Home, settings: Settings, id: str, spawn: Spawn) -> Sessio
 async def _machine(host: Host, ledger: Ledger) -> Machine | None:
     """Adopt the VMM; None, with the reason in the record, when it is gone."""
     process = ledger.record.process
+    await in_thread(tidy, ledger)
     why = "the host was restarted" if ledger.record.pid and process is None else "its VMM is gone"
     if ledger.record.fresh:
         # Nobody knows how far its making went; resume boots it and breaks it again.

@@ -30,7 +30,7 @@ from bugbox.session.vmm_user import make_socket_folder
 from bugbox.storage.disks.choose import by_name
 from bugbox.storage.file import require_free
 
-__all__ = ["SAVED", "drop", "load", "save"]
+__all__ = ["SAVED", "drop", "load", "save", "tidy"]
 
 #: What a record says of such a machine.
 SAVED = "saved"
@@ -101,6 +101,14 @@ def drop(ledger: Ledger) -> None:
     ledger.paths.memory.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         ledger.write(state=str(State.OFF), saved={})
+
+
+def tidy(ledger: Ledger) -> None:
+    """Remove what a keeper that died had begun to write."""
+    path = ledger.paths.memory
+    path.with_name(f"{path.name}.new").unlink(missing_ok=True)
+    if ledger.record.state != SAVED:
+        path.unlink(missing_ok=True)
 
 
 async def _write(machine: Machine, new: Path) -> tuple[int, str]:
