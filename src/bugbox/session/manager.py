@@ -29,7 +29,7 @@ from bugbox.image import store
 from bugbox.machine.driver import Driver
 from bugbox.paths import Home
 from bugbox.puzzle import catalogue
-from bugbox.session import adoption, lab, prepare, record
+from bugbox.session import adoption, hostsleep, lab, prepare, record
 from bugbox.session.admission import Admission, need_of
 from bugbox.session.attempt import Attempt
 from bugbox.session.boot import boot_facts
@@ -102,6 +102,7 @@ class Manager:
         await self._tasks.__aenter__()
         if self._lasting:
             self._spawn(self._admission.watch)
+            self._spawn(lambda: hostsleep.watch(self._sessions))
         if self._lasting and self.settings.idle_pause:
             self._spawn(self._caretaker.run)
         return self
