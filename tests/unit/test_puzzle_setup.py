@@ -70,9 +70,9 @@ def test_wishes_alone_make_a_layer(demo: Path) -> None:
         "echo 'fd00::1 six' >>/etc/hosts",
         "mkdir -p /var/spool/app",
         "echo 'LABEL=spool /var/spool/app ext4 defaults 0 0' >>/etc/fstab",
-        "systemctl unmask ssh.service",
-        "systemctl enable ssh.service",
-        "systemctl unmask user@.service",
+        "systemctl --quiet unmask ssh.service",
+        "systemctl --quiet enable ssh.service",
+        "systemctl --quiet unmask user@.service",
         "usermod --shell /bin/dash learner",
         "rm -f /etc/sudoers.d/learner",
     ):
@@ -85,7 +85,7 @@ def test_the_puzzles_own_script_runs_in_the_middle(demo: Path) -> None:
     members = packed(wishing(demo, WISHES))
     assert members[OWN] == (0o755, own.read_text())
     lines = members["build.sh"][1].splitlines()
-    assert lines.index("systemctl enable ssh.service") < lines.index(f"./{OWN}")
+    assert lines.index("systemctl --quiet enable ssh.service") < lines.index(f"./{OWN}")
     assert lines.index(f"./{OWN}") < lines.index("usermod --shell /bin/dash learner")
 
 
@@ -113,7 +113,7 @@ def test_all_that_can_be_kept_is_something_that_is_left_out() -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_name_of_a_unit_can_be_asked_for(demo: Path, name: str) -> None:
     text = wrapper(wishing(demo, f"boot: {{units: [{name}]}}\n").manifest, own=False).decode()
-    asked = set(re.findall(r"systemctl enable (\S+)", text))
+    asked = set(re.findall(r"systemctl --quiet enable (\S+)", text))
     assert asked == set(SERVICES[name]) and asked <= set(RULES)
 
 

@@ -70,5 +70,5 @@ def _units(wishes: Manifest) -> Iterator[str]:
     for name in wishes.boot.units:
         for unit in SERVICES[name]:
             # What others pull in was masked, what starts by itself was disabled: undo both.
-            yield f"systemctl unmask {shlex.quote(unit)}"
-            yield f"systemctl enable {shlex.quote(unit)}"
+            yield f"systemctl --quiet unmask {shlex.quote(unit)}"
+            yield f"systemctl --quiet enable {shlex.quote(unit)}"
