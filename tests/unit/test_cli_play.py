@@ -14,6 +14,8 @@ from test_cli_terminal import Guest
 
 from bugbox.cli.demo import shown_commands
 from bugbox.keeper import protocol
+from bugbox.paths import Home
+from bugbox.puzzle.scaffold import create
 
 ROW = {"id": "read-me-3f9k", "puzzle": "read-me", "state": "ready"}
 SOLVED = STORY | {
@@ -65,6 +67,32 @@ def test_the_first_run_says_what_it_will_make_and_tells_the_story(world: World) 
         assert "To be made first" in before and "MiB to download" in before
         assert "two weeks of holiday" in before and "Ctrl-] opens the menu" in before
         assert world.verbs[:2] == ["ps", "start"]
+
+
+def test_what_is_better_solved_first_is_said_until_it_is(
+    world: World, home: Home, tmp_path: Path
+) -> None:
+    folder = create(tmp_path, "mine")
+    with (folder / "puzzle.yaml").open("a") as manifest:
+        manifest.write("requires: [read-me, deleted-but-open]\n")
+    line = json.dumps({"event": "solved", "puzzle": "read-me", "gave_up": False})
+    home.prepare()
+    home.progress.write_text(line + "\n")
+    with Typist("play", str(folder)) as person:
+        before = person.until(b"guest$ ").decode()
+        assert "Better first: bugbox play deleted-but-open" in before
+        assert "bugbox play read-me" not in before
+
+
+def test_points_are_told_when_it_is_solved(world: World) -> None:
+    with Typist("play", "read-me") as person:
+        person.until(b"guest$ ")
+        world.story = SOLVED | {"points": 85}
+        person.type(b"\x1dc")
+        screen = person.until(b"Stay and look around, or leave?").decode()
+        assert "2 checks: 85 points." in screen
+        person.type(b"l\r")
+        person.rest()
 
 
 def test_solving_it_and_leaving(world: World) -> None:

@@ -19,6 +19,7 @@ from bugbox.errors import GuestError, MachineLost
 from bugbox.puzzle import dns
 from bugbox.puzzle.check import NO_CARD, run_checks
 from bugbox.puzzle.definition import load
+from bugbox.puzzle.lint import lint
 from bugbox.puzzle.probe import Opening, probed
 from bugbox.puzzle.probe_keys import Probe, address_of
 
@@ -373,6 +374,13 @@ def test_a_dead_machine_is_not_solved_and_not_closed(demo: Path, outside: object
     assert run(demo, outside, alive=False)[1][0] == "failed"
     if isinstance(outside, Here):
         assert run(demo, outside)[1] == ("passed", "")
+
+
+def test_a_name_that_is_no_variant_is_found_by_lint(demo: Path) -> None:
+    text = (demo / "puzzle.yaml").read_text()
+    (demo / "puzzle.yaml").write_text(text.replace("contains: Soup", 'contains: "{{SUOP}}"'))
+    found = [each.message for each in lint(demo) if each.level == "error"]
+    assert found == ["{{SUOP}} in the probe of page is not one of the variants"]
 
 
 def test_a_variant_that_makes_no_address_breaks_the_check(demo: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from bugbox.cli import prepare
@@ -12,8 +13,9 @@ from bugbox.cli.demo import demo as show_demo
 from bugbox.cli.demo import description
 from bugbox.cli.leaving import after_play, offer_to_go_on, solved_screen
 from bugbox.cli.menu import attempt, check_action, hooks, introduce
-from bugbox.cli.out import complain, prose, say
+from bugbox.cli.out import complain, printable, prose, say
 from bugbox.cli.packed import is_packed, taken_in
+from bugbox.cli.progressfile import solved_puzzles
 from bugbox.cli.shell import terminal_args
 from bugbox.cli.start import begin
 from bugbox.cli.terminal import Hooks, escape_key, live
@@ -22,6 +24,7 @@ from bugbox.errors import UserError
 from bugbox.keeper.client import Terminal
 from bugbox.paths import Home
 from bugbox.puzzle.catalogue import find, roots
+from bugbox.puzzle.definition import Puzzle
 
 __all__ = ["play"]
 
@@ -48,6 +51,7 @@ def play(
         raise UserError("play needs a terminal", hint="use --demo or start")
     id = None if idle(home) else offer_to_go_on(puzzle.name)
     if id is None:
+        _advise(puzzle, solved_puzzles(home))
         prepare.announce(puzzle)
         args = {"puzzle": str(puzzle.folder), "cold": cold}
         id = str(begin(args)["id"])
@@ -55,6 +59,13 @@ def play(
         say(prose(description(puzzle, id)))
         say()
     return _sit_down(home, id, f"bugbox play {name}" if name else "bugbox play")
+
+
+def _advise(puzzle: Puzzle, solved: Collection[str]) -> None:
+    """Name what its author would have had solved before; nobody is kept from it."""
+    first = [name for name in puzzle.manifest.requires if name not in solved]
+    if first:
+        say(f"Better first: {', '.join(f'bugbox play {printable(name)}' for name in first)}")
 
 
 def _sit_down(home: Home, id: str, again: str) -> int:

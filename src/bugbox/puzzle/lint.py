@@ -171,6 +171,11 @@ def _placeholders(puzzle: Puzzle) -> Iterator[Finding]:
         "solution": puzzle.walkthrough,
         "debrief": puzzle.debrief,
         **{f"hint {n}": f"{hint.title}\n{hint.text}" for n, hint in enumerate(puzzle.hints, 1)},
+        **{
+            f"probe of {check.id}": f"{check.probe.http} {check.probe.dns} {check.probe.contains}"
+            for check in puzzle.checks
+            if check.probe is not None
+        },
     }
     for what, text in texts.items():
         for name, _ in names(text):

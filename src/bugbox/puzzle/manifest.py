@@ -500,7 +500,7 @@ class Manifest(Model):
     session: SessionLimits = key("mapping", "Its time.", reader="session", default=SessionLimits())
     scoring: Scoring = key("mapping", "Points for a solution.", reader="check", default=Scoring())
     requires: tuple[PuzzleName, ...] = key(
-        "list of puzzles", "Better solved first; advice.", reader="show", default=()
+        "list of puzzles", "Better solved first; advice.", reader="show, play", default=()
     )
     next: tuple[PuzzleName, ...] = key(
         "list of puzzles", "Where to go on.", reader="play", default=()
