@@ -19,6 +19,8 @@ from tests.conftest import FACTOR, Bugbox, borrowing
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
+ALL = bool(os.environ.get("BUGBOX_TEST_ALL"))
+
 FILES = {
     "puzzle.yaml": """\
 schema: 1
@@ -217,6 +219,7 @@ def test_what_the_manifest_asks_for_is_there(machine: tuple[Bugbox, str]) -> Non
     assert command.root(id, "systemctl is-active nftables sysstat").split() == ["active"] * 2
 
 
+@pytest.mark.skipif(not ALL, reason="BUGBOX_TEST_ALL=1: another boot")
 def test_after_a_reboot_too(machine: tuple[Bugbox, str]) -> None:
     command, id = machine
     asks = ("shell", id, "--root", "--", "cat", "/proc/sys/kernel/random/boot_id")
@@ -230,7 +233,7 @@ def test_after_a_reboot_too(machine: tuple[Bugbox, str]) -> None:
     assert check(command, id)["page"] == FINE
 
 
-@pytest.mark.skipif(not os.environ.get("BUGBOX_TEST_ALL"), reason="BUGBOX_TEST_ALL=1: a template")
+@pytest.mark.skipif(not ALL, reason="BUGBOX_TEST_ALL=1: a template")
 def test_a_clone_is_reached_as_well(built: Home, shop: tuple[Bugbox, Path]) -> None:
     _, folder = shop
     text = (folder / "puzzle.yaml").read_text()
