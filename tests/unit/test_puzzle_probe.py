@@ -378,9 +378,9 @@ def test_a_dead_machine_is_not_solved_and_not_closed(demo: Path, outside: object
 
 def test_a_name_that_is_no_variant_is_found_by_lint(demo: Path) -> None:
     text = (demo / "puzzle.yaml").read_text()
-    (demo / "puzzle.yaml").write_text(text.replace("contains: Soup", 'contains: "{{SUOP}}"'))
+    (demo / "puzzle.yaml").write_text(text.replace("contains: Soup", 'contains: "{{SUPPER}}"'))
     found = [each.message for each in lint(demo) if each.level == "error"]
-    assert found == ["{{SUOP}} in the probe of page is not one of the variants"]
+    assert found == ["{{SUPPER}} in the probe of page is not one of the variants"]
 
 
 def test_a_variant_that_makes_no_address_breaks_the_check(demo: Path) -> None:
