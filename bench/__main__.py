@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.docker import Docker
-from bench.ours import Clone, Cold, Standby
+from bench.ours import Bare, Clone, Cold, Standby
 from bench.page import markdown, svg
 from bench.promises import judge
 from bench.race import Contestant, race
@@ -26,6 +26,7 @@ def _races() -> dict[str, tuple[int, list[Contestant]]]:
     """By name: how many rounds by default, and who runs against whom."""
     return {
         "cold": (10, [Cold(), Stock()]),
+        "init": (10, [Bare("tini", "debian-12-tini"), Bare("systemd", "debian-12")]),
         "start": (20, [Standby(), Clone(), Docker()]),
     }
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 from bugbox.keeper import start as keeper_start
 from bugbox.paths import Home
 
-__all__ = ["PUZZLE", "Bugbox", "Clone", "Cold", "Ours", "Standby", "built"]
+__all__ = ["PUZZLE", "Bare", "Bugbox", "Clone", "Cold", "Ours", "Standby", "built"]
 
 PUZZLE = "read-me"
 
@@ -91,10 +91,10 @@ class Ours:
         shutil.rmtree(self.bugbox.home.runtime, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start(self, *args: str) -> dict[str, float]:
+    def start(self, *args: str, what: tuple[str, ...] = (PUZZLE,)) -> dict[str, float]:
         """Start a machine and stop it again; what the command said and what its user waited."""
         begun = time.monotonic()
-        answer = self.bugbox.json("start", PUZZLE, *args)
+        answer = self.bugbox.json("start", *what, *args)
         if answer["clone"] is not self.clones:
             raise RuntimeError(f"{self.title}: clone is {answer['clone']}, which is another race")
         typed = (time.monotonic() - begun) * 1000
@@ -163,3 +163,15 @@ class Standby(Ours):
             time.sleep(0.1)
         self.claimed += 1
         time.sleep(0.5)  # it has come to rest
+
+
+class Bare(Ours):
+    """A machine of one base image, without a puzzle, booted from nothing to *ready*."""
+
+    def __init__(self, name: str, image: str) -> None:
+        super().__init__(name, f"bugbox start --image {image} --cold")
+        self.image = image
+
+    def once(self) -> dict[str, float]:
+        """Boot one; the image is built the first time, which is not counted."""
+        return self.start("--cold", what=("--image", self.image))

@@ -24,6 +24,7 @@ class Promise:
 
 PROMISES = (
     Promise("cold boot to ready", "cold.to ready", "stock.to ready", 4.0, 8.0),
+    Promise("cold boot with the small init", "tini.to ready", "systemd.to ready", 2.0, 3.0),
     Promise("a standby's claim", "standby.to ready", "docker.as typed", 10.0, 15.0),
     Promise("a clone, no standby left", "clone.to ready", "docker.as typed", 1.5, 4.0),
     Promise("`bugbox start` as typed", "standby.as typed", "docker.as typed", 1.0, 3.0),

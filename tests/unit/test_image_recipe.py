@@ -8,6 +8,7 @@ import pytest
 from bugbox.errors import HostError, NotFound
 from bugbox.image import digest, source
 from bugbox.image.recipe import File, Recipe, UnitRule, parse_packages, parse_units
+from bugbox.puzzle import keys
 
 RECIPE = Recipe(
     name="debian-12",
@@ -100,6 +101,29 @@ def test_the_shipped_recipe():
     for path, file in recipe.files.items():
         assert b"PRIVATE KEY" not in file.data, path
         assert b"://" not in file.data, path
+
+
+def test_another_process_1_is_all_that_changes():
+    below, recipe = source.load("debian-12"), source.load("debian-12-tini")
+    assert set(recipe.packages) - set(below.packages) == {"busybox"}
+    assert set(below.packages) < set(recipe.packages)
+    changed = {path for path in below.files if recipe.files[path] != below.files[path]}
+    assert changed == {"etc/fstab"}
+    assert recipe.files["usr/lib/bugbox/init/up"].executable
+    # Its own part follows the other's.
+    assert recipe.scripts["configure.sh"].startswith(below.scripts["configure.sh"])
+    assert recipe.scripts["finish.sh"] == below.scripts["finish.sh"]
+
+
+def test_an_image_is_named_by_its_init():
+    assert source.with_init("debian-12", "systemd") == "debian-12"
+    assert source.with_init("debian-12", "tini") == "debian-12-tini"
+    with pytest.raises(NotFound, match="no lab with tini"):
+        source.with_init("lab", "tini")
+
+
+def test_puzzles_may_start_from_every_base_but_the_lab():
+    assert set(keys._BASES) == set(source.names()) - {"lab"}
 
 
 def test_an_unknown_image_names_the_nearest():

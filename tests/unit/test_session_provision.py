@@ -36,7 +36,7 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (path, "_spec"),
     (path, "make_socket_folder"),
     (path, "_make_disk"),
-    (path, "wait_for_systemd"),
+    (path, "wait_for_init"),
     (path, "run_script"),
     (path, "wait_for_ready_script"),
     (path, "log_in"),
@@ -278,6 +278,25 @@ def test_systemd_is_asked_until_it_answers(made: World, monkeypatch: pytest.Monk
     )
     systemctl(made, again, monkeypatch)
     start(made)
+
+
+def test_another_init_says_itself_that_it_is_done(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As systemctl does where systemd is not process 1; the init is done a moment later.
+    offline = (
+        'mkdir -p "$FAKE_ROOT/run"; (sleep 0.2; printf "mounts\\nnetwork\\n" '
+        '>"$FAKE_ROOT/run/init-ready") & echo offline; exit 1'
+    )
+    systemctl(made, offline, monkeypatch)
+    assert load(made.home, start(made)).degraded == ("mounts", "network")
+
+
+def test_another_init_that_is_never_done(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemctl(made, "echo offline; exit 1", monkeypatch)
+    with pytest.raises(BootFailed, match="its init was not done in time"):
+        start(made, boot_timeout=1.0)
+    assert made.leftovers() == []
 
 
 def test_two_sessions_have_users_of_their_own(made: World) -> None:

@@ -49,14 +49,19 @@ hints:
 }
 
 
-@pytest.fixture
-def tiny(tmp_path: Path, bugbox: Bugbox) -> Iterator[Path]:
-    folder = tmp_path / "tiny"
+def write_tiny(folder: Path, more: str = "") -> Path:
+    """Write the puzzle, with `more` in its manifest."""
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text + more if name == "puzzle.yaml" else text)
         if name.endswith(".sh"):
             (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, bugbox: Bugbox) -> Iterator[Path]:
+    folder = write_tiny(tmp_path / "tiny")
     prepare.ensure(bugbox.home, load(bugbox.home), load_puzzle(folder))
     yield folder
 
@@ -106,6 +111,10 @@ def sit_down(home: Home, id: str) -> Terminal:
 
 
 def test_a_life(bugbox: Bugbox, tiny: Path) -> None:
+    a_life(bugbox, tiny)
+
+
+def a_life(bugbox: Bugbox, tiny: Path) -> None:
     """Start, look, lose the keeper, ask from inside, reboot, solve, power off, resume, reset."""
     home = bugbox.home
     answer = request(home, "start", {"puzzle": str(tiny)})

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from bugbox.cli.ask import ask, idle
 from bugbox.cli.events import shown
 from bugbox.cli.out import complain, document, printable, say, table
 from bugbox.config import load
 from bugbox.errors import NotFound, StateError
-from bugbox.image import store
+from bugbox.image import source, store
 from bugbox.image.store import BuiltImage
 from bugbox.paths import Home
 from bugbox.storage.file import allocated
@@ -18,14 +18,24 @@ from bugbox.storage.file import allocated
 __all__ = ["build", "list_", "remove", "show"]
 
 
-def build(name: str = "debian-12", /, *, json: bool = False) -> int:
+def build(
+    name: str = "debian-12",
+    /,
+    *,
+    init: Literal["systemd", "tini"] = "systemd",
+    json: bool = False,
+) -> int:
     """Build a base image, and the kernel and initramfs that go with it.
+
+    With `--init tini` process 1 is a small init in place of systemd: the image NAME-tini.
 
     Args:
         name: Which one.
+        init: What is process 1 in it.
         json: Print one JSON document.
     """
     home = Home()
+    name = source.with_init(name, init)
     settings = load(home)
     home.prepare()
     with shown():

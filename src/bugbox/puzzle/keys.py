@@ -196,14 +196,18 @@ def _folder(value: str) -> str:
     return value
 
 
+#: What image.source has recipes for and puzzles may start from.
+_BASES = ("debian-12", "debian-12-tini")
+
+
 def _base(value: str) -> str:
     name, at, digest = value.partition("@")
-    if name != "debian-12":
-        raise problem("expected", "debian-12, the only base image of this version")
+    if name not in _BASES:
+        raise problem("expected", f"{' or '.join(_BASES)}, the base images of this version")
     hex_digits = digest.removeprefix("sha256:")
     pinned = digest.startswith("sha256:") and len(hex_digits) == 64
     if at and not (pinned and set(hex_digits) <= set("0123456789abcdef")):
-        raise problem("expected", "debian-12, or debian-12@sha256: and 64 hex digits")
+        raise problem("expected", f"{name}, or {name}@sha256: and 64 hex digits")
     return value
 
 

@@ -456,7 +456,7 @@ class Manifest(Model):
     inspired_by: Line | None = key("text", "A real incident.", reader="show", default=None)
     language: Line = key("text", "Language of its texts.", reader="show", default="en")
     base: BaseName = key(
-        "`debian-12`, or `debian-12@sha256:…`",
+        "`debian-12` or `debian-12-tini`, each also with `@sha256:…`",
         "The image beneath; with a digest, that very one.",
         reader="build, session",
         default="debian-12",

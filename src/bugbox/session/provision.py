@@ -35,9 +35,9 @@ from bugbox.session.ready import (
     Boot,
     log_in,
     run_script,
+    wait_for_init,
     wait_for_network,
     wait_for_ready_script,
-    wait_for_systemd,
 )
 from bugbox.session.reaper import give_back, place_of
 from bugbox.session.record import Ledger, Phase, claim
@@ -201,7 +201,7 @@ async def make_ready(
     if not plan.guest_client:
         await machine.lifeline.guest_client(False)
     with watch.stage("systemd"), step("Start services"):
-        degraded = await wait_for_systemd(boot)
+        degraded = await wait_for_init(boot)
         if machine.spec.nics:
             await wait_for_network(boot)
     if new:
@@ -212,7 +212,7 @@ async def make_ready(
             env = plan.env if script is plan.session else plan.shared_env
             await run_script(boot, script, env=env)
         if any(scripts):
-            degraded = await wait_for_systemd(boot)
+            degraded = await wait_for_init(boot)
     if degraded and plan.puzzle is None:
         raise boot.failed(f"units failed: {', '.join(degraded)}")
     if plan.ready and new:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """When is a machine ready? When a person could work in it, and it is broken as told.
 
-    systemd has started everything   -> boot.sh; on a new machine break.sh and session.sh
+    the init has started everything  -> boot.sh; on a new machine break.sh and session.sh
     ready.sh says 0                  -> a real login of the learner answers a typed command
 
 Each step that fails says what it ran, what came out, and what the console said last.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from bugbox.errors import BootFailed, GuestError
+from bugbox.errors import BootFailed, GuestError, MachineLost
 from bugbox.machine.lifeline.shell import Lifeline, Result, Terminal
 from bugbox.puzzle.definition import Script
 from bugbox.puzzle.text import one_line, printable
@@ -26,15 +26,19 @@ __all__ = [
     "Boot",
     "answer",
     "come_back",
+    "goes_down",
     "hang_up",
     "log_in",
     "run_script",
     "sit_down",
+    "wait_for_init",
     "wait_for_network",
     "wait_for_ready_script",
-    "wait_for_systemd",
 ]
 
+#: Of a machine whose process 1 is not systemd: there from when everything is started until it goes
+#: down; each line names something that failed (docs/reference/base-image-tini.md).
+_STARTED = "/run/init-ready"
 #: Statuses of a script that will not change by waiting: it cannot be run, or not found.
 _HOPELESS = (126, 127)
 _LOGIN_ROWS, _LOGIN_COLS = 24, 80
@@ -81,8 +85,8 @@ class Boot:
         )
 
 
-async def wait_for_systemd(boot: Boot) -> tuple[str, ...]:
-    """Wait until systemd has nothing left to start; return the units that failed."""
+async def wait_for_init(boot: Boot) -> tuple[str, ...]:
+    """Wait until process 1 has nothing left to start; return what failed (of systemd: units)."""
     # Until systemd listens, systemctl fails at once; then --wait is answered when the boot is over.
     argv = ["systemctl", "is-system-running", "--wait"]
     result = None
@@ -96,6 +100,9 @@ async def wait_for_systemd(boot: Boot) -> tuple[str, ...]:
             return ()
         if word == b"degraded":
             return await _failed_units(boot)
+        # Not systemd's machine: systemctl says so, or is not there.
+        if word == b"offline" or result.code in _HOPELESS:
+            return await _wait_for_other_init(boot)
         if word in (b"maintenance", b"stopping"):
             raise boot.failed(f"systemd ended in the state {word.decode()}")
         await asyncio.sleep(0.05)
@@ -122,6 +129,34 @@ async def wait_for_network(boot: Boot) -> None:
         await boot.lifeline.script(
             text.encode(), "network-online", timeout=seconds + 10 * boot.factor, limit=4096
         )
+
+
+async def _wait_for_other_init(boot: Boot) -> tuple[str, ...]:
+    while boot.left > 0:
+        try:
+            text = await boot.lifeline.get(_STARTED, limit=1 << 12)
+        except MachineLost as error:
+            raise boot.failed(f"the machine was lost while it booted: {error}") from error
+        except GuestError:
+            await asyncio.sleep(0.02)  # it is not there yet
+        else:
+            return tuple(one_line(line, 100) for line in text.decode(errors="replace").splitlines())
+    raise boot.failed(f"its init was not done in time: there is no {_STARTED}", late=True)
+
+
+async def goes_down(lifeline: Lifeline, timeout: float) -> bool:
+    """Whether process 1 says that it is powering off or rebooting. GuestError when none answers."""
+    result = await lifeline.run(["systemctl", "is-system-running"], timeout=timeout, limit=4096)
+    word = result.stdout.strip()
+    if word != b"offline" and result.code not in _HOPELESS:
+        return word == b"stopping"
+    try:
+        await lifeline.get(_STARTED, limit=1 << 12)
+    except MachineLost:
+        raise
+    except GuestError:
+        return True  # such an init takes it away first
+    return False
 
 
 async def _failed_units(boot: Boot) -> tuple[str, ...]:

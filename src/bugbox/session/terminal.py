@@ -12,6 +12,7 @@ import anyio
 from bugbox.errors import GuestError, MachineLost, StateError
 from bugbox.machine.lifeline.shell import Refused, Terminal
 from bugbox.machine.state import State
+from bugbox.session.ready import goes_down
 from bugbox.session.saving import SAVED
 from bugbox.session.session import Session
 
@@ -23,7 +24,7 @@ _REBOOT_GRACE = 90.0
 _DETACHED_LIMIT = 8
 #: What guest/PROTOCOL.md says to the one whose terminal was attached by another.
 _TAKEN_OVER = "taken over"
-#: Seconds to ask systemd whether it is going down.
+#: Seconds to ask process 1 whether it is going down.
 _ASK_TIMEOUT = 3.0
 _FOREVER = 1e6
 
@@ -197,13 +198,9 @@ class Seat:
     async def _says_it_goes_down(self) -> bool:
         timeout = _ASK_TIMEOUT * self.session.host.settings.timeout_factor
         try:
-            lifeline = await self.session.lifeline()
-            result = await lifeline.run(
-                ["systemctl", "is-system-running"], timeout=timeout, limit=4096
-            )
+            return await goes_down(await self.session.lifeline(), timeout)
         except (GuestError, StateError):
             return True
-        return result.stdout.strip() == b"stopping"
 
     async def _same_shell(self, terminal: str) -> Note:
         """The agent was killed and is back: its shells may have lived on, or not."""
