@@ -226,6 +226,11 @@ class SessionPaths:
         return self.root / "boot.json"
 
     @property
+    def checkpoints(self) -> Path:
+        """Copies of the running machine to go back to: one folder a label."""
+        return self.root / "checkpoints"
+
+    @property
     def qmp(self) -> Path:
         """QEMU's monitor; takes one client."""
         return self.runtime / "qmp"

@@ -404,7 +404,7 @@ def test_a_wrong_setting_is_seen_by_every_command(
         (["frobnicate"], "one of add, boot, build, bundle"),
         (["start", "--colt"], "--cold"),
         (["show", "red-me"], "did you mean read-me?"),
-        (["undo"], "not there yet"),
+        (["serve"], "not there yet"),
         (["image", "export"], "not there yet"),
         (["ps", "--", "x"], "nothing after `--`"),
         (["play", "read-me"], "use --demo or start"),

@@ -29,7 +29,7 @@ FILES = Descriptors(
     qmp=5,
     console=6,
     lifeline=7,
-    drives={"root": 8, "root-under": 9, "root-under-under": 10},
+    drives={"root": 8, "root.1": 9, "root.2": 10},
 )
 
 GOLDEN = r"""
@@ -60,14 +60,14 @@ GOLDEN = r"""
 -device virtio-serial-device,max_ports=2
 -device virtserialport,id=lifeline,chardev=lifeline,name=bugbox.lifeline.0
 -add-fd fd=10,set=10
--blockdev {"driver":"file","node-name":"root-under-under-file","filename":"/dev/fdset/10","read-only":true,"discard":"unmap"}
--blockdev {"driver":"raw","node-name":"root-under-under","file":"root-under-under-file","read-only":true,"discard":"unmap"}
+-blockdev {"driver":"file","node-name":"root.2-file","filename":"/dev/fdset/10","read-only":true,"discard":"unmap","locking":"off"}
+-blockdev {"driver":"raw","node-name":"root.2","file":"root.2-file","read-only":true,"discard":"unmap"}
 -add-fd fd=9,set=9
--blockdev {"driver":"file","node-name":"root-under-file","filename":"/dev/fdset/9","read-only":true,"discard":"unmap"}
--blockdev {"driver":"qcow2","node-name":"root-under","file":"root-under-file","read-only":true,"discard":"unmap","backing":"root-under-under"}
+-blockdev {"driver":"file","node-name":"root.1-file","filename":"/dev/fdset/9","read-only":true,"discard":"unmap","locking":"off"}
+-blockdev {"driver":"qcow2","node-name":"root.1","file":"root.1-file","read-only":true,"discard":"unmap","backing":"root.2"}
 -add-fd fd=8,set=8
 -blockdev {"driver":"file","node-name":"root-file","filename":"/dev/fdset/8","read-only":false,"discard":"unmap"}
--blockdev {"driver":"qcow2","node-name":"root","file":"root-file","read-only":false,"discard":"unmap","backing":"root-under"}
+-blockdev {"driver":"qcow2","node-name":"root","file":"root-file","read-only":false,"discard":"unmap","backing":"root.1"}
 -device virtio-blk-device,drive=root,id=disk-root,werror=stop
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 """  # noqa: E501
@@ -142,7 +142,7 @@ def test_without_a_card_there_is_no_network() -> None:
 def test_two_drives_over_one_base_are_two_chains() -> None:
     other = Drive(id="extra", path=Path("/s/extra.qcow2"), format="qcow2", backing=BASE)
     names = [name for drive in (ROOT, other) for name, _ in drive_nodes(drive)]
-    assert names == ["root", "root-under", "root-under-under", "extra", "extra-under"]
+    assert names == ["root", "root.1", "root.2", "extra", "extra.1"]
     files = dataclasses.replace(FILES, drives={n: 20 + i for i, n in enumerate(names)})
     argv = arguments(dataclasses.replace(SPEC, drives=(ROOT, other)), EMULATED, files, "")
     nodes = [json.loads(arg)["node-name"] for arg in argv if arg.startswith("{")]

@@ -24,7 +24,6 @@ __all__ = ["LATER", "app", "commands", "run"]
 
 #: Verbs that are named already and come later.
 LATER = (
-    "undo", "checkpoint", "fork",
     "serve", "image export",
 )  # fmt: skip
 
@@ -69,7 +68,11 @@ def _family(group: cyclopts.Group, name: str, about: str, **children: str) -> No
     app.command(parent)
 
 
-_group("People who learn", "list", "show", "play", "check", "hint", "solution", "reset")
+_group(
+    "People who learn",
+    "list", "show", "play", "check", "hint", "solution",
+    "undo", "checkpoint", "reset", "fork",
+)  # fmt: skip
 _group(
     "People who work with machines",
     "start", "shell", "cp", "forward",

@@ -8,10 +8,13 @@ from typing import Any
 
 from bugbox.cli.ask import ask
 from bugbox.cli.check import report_lines
+from bugbox.cli.checkpoint import kept_line
 from bugbox.cli.hint import hint_lines
+from bugbox.cli.leaving import choose
 from bugbox.cli.out import complain, paint, printable, prose, say
 from bugbox.cli.outcome import interrupts, tell
 from bugbox.cli.terminal import Hooks, key_name
+from bugbox.cli.undo import undo_line
 from bugbox.errors import BugboxError
 
 __all__ = ["attempt", "check_action", "hooks", "introduce", "story_lines"]
@@ -24,7 +27,8 @@ def introduce(info: Mapping[str, Any], escape: int | None) -> None:
     if info.get("goal"):
         say(prose(str(info["goal"])))
     if escape is not None:
-        say(paint(f"{key_name(escape)} opens the menu: check, hint, story, detach, quit", "dim"))
+        key = key_name(escape)
+        say(paint(f"{key} opens the menu: check, hint, story, undo, detach, quit", "dim"))
 
 
 def hooks(id: str) -> Hooks:
@@ -43,6 +47,7 @@ def hooks(id: str) -> Hooks:
             "c": lambda: attempt(lambda: _nothing(check_action(id))),
             "h": lambda: attempt(hint),
             "s": lambda: attempt(lambda: _print(story_lines(ask("story", {"id": id})))),
+            "u": lambda: attempt(lambda: _undo(id)),
         }
     )
 
@@ -65,6 +70,21 @@ def check_action(id: str) -> bool:
     answer = ask("check", {"id": id})
     say("\n".join(report_lines(answer)))
     return answer["solved"] is True
+
+
+def _undo(id: str) -> str:
+    """Go back to a checkpoint, or keep one to go back to later."""
+    found = ask("checkpoint", {"id": id, "list": True})["checkpoints"]
+    choices = {"k": "keep the machine as it is now, to go back to", "n": "nothing"}
+    if found:
+        label = printable(str(found[0]["label"]))
+        choices = {"b": f"back to checkpoint {label}, what was done since is gone", **choices}
+    wish = choose("Undo?" if found else "There is no checkpoint to go back to yet.", choices, "n")
+    if wish == "b":
+        say(undo_line(ask("undo", {"id": id, "label": found[0]["label"]})))
+    elif wish == "k":
+        say(kept_line(ask("checkpoint", {"id": id})))
+    return ""
 
 
 def story_lines(answer: Mapping[str, Any]) -> list[str]:

@@ -35,6 +35,9 @@ _GO_ON = {
     "reset": "the machine is ended and its changes are gone; the same command makes it afresh",
     "resume": "the machine is off and its disk is kept; the same command boots it",
     "pause": "the machine is as it was",
+    "undo": "the machine is off, or was not touched; `bugbox resume` boots its disk",
+    "fork": "all taken back; the machine runs on",
+    "checkpoint": "nothing half-made is kept; the machine runs on",
     "check": "the check was dropped; the machine runs on",
 }
 

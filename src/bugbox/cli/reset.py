@@ -14,7 +14,7 @@ __all__ = ["afresh", "reset"]
 
 
 def reset(id: str | None = None, /, *, yes: bool = False, json: bool = False) -> int:
-    """Throw a session's changes away and boot it afresh, under the same name.
+    """Throw a session's changes and checkpoints away and boot it afresh, under the same name.
 
     On a terminal it asks first.
 

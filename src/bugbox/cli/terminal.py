@@ -282,5 +282,5 @@ def _escape_pattern(escape: int | None) -> re.Pattern[bytes] | None:
 
 
 def _menu_line(escape: int) -> bytes:
-    entries = "c check  h hint  s story  d detach  q quit"
+    entries = "c check  h hint  s story  u undo  d detach  q quit"
     return f"\x1b[0;7m bugbox: {entries}  {key_name(escape)} send it \x1b[0m\x1b[K".encode()

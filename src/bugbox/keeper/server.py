@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 _FINISH_TIMEOUT = 120.0
 _LAST_WORDS_TIMEOUT = 5.0
 #: Verbs that boot a machine, or say whether one fits: with the settings of the command that asks.
-_BOOTS = frozenset({"start", "reset", "resume", "fit"})
+_BOOTS = frozenset({"start", "reset", "resume", "fork", "undo", "fit"})
 
 
 def serve(home: Home, settings: Settings) -> bool:

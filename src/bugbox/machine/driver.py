@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from bugbox.host.proc import Process
@@ -16,7 +17,7 @@ from bugbox.machine.console import Console
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import State
-from bugbox.machine.template import Snapshot
+from bugbox.machine.template import Capture, Snapshot
 
 __all__ = ["Abilities", "Driver", "Machine", "Opening"]
 
@@ -28,6 +29,8 @@ class Abilities:
     pause: bool
     clone: bool
     accelerated: bool
+    #: Whether a running machine can be copied (`capture`, `restore`).
+    fork: bool = False
     #: Whether it reads qcow2; else a drive is a raw file or a block device.
     qcow2: bool = True
 
@@ -101,6 +104,18 @@ class Machine(Protocol):
         when `sink` takes no more.
         """
 
+    async def capture(self, wanted: Capture) -> None:
+        """Copy it while it runs; it stands still for a moment at the end.
+
+        On failure it runs on, as it does when this is cancelled.
+        """
+
+    async def merge(self, drive: str, images: Sequence[Path]) -> None:
+        """Move what the first of `images` hold into the last, which lies lowest; it runs on.
+
+        They lie below the image that the drive writes to, and nobody else reads them.
+        """
+
     async def stop(self, grace: float = 5.0) -> None:
         """End it: ask the guest, then the VMM, then kill. Its process is gone afterwards."""
 
@@ -145,6 +160,14 @@ class Driver(Protocol):
         """Start a VMM and load what `suspend` wrote from the file `saved`; it is PAUSED then.
 
         On failure the VMM is gone, and what was saved as good as before.
+        """
+
+    async def start_copy(
+        self, spec: MachineSpec, state: int, started: Callable[[Process], None]
+    ) -> Machine:
+        """Start a machine where another one was captured, from the file `state`.
+
+        Everything else as `boot`: it runs, and its lifeline has still to be waited for.
         """
 
     async def traits(self, spec: MachineSpec) -> dict[str, str]:

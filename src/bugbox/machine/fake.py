@@ -23,12 +23,13 @@ import shutil
 import signal
 import sys
 import tarfile
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import anyio
 
-from bugbox.errors import BootFailed, GuestError, MachineLost, StateError
+from bugbox.errors import BootFailed, GuestError, MachineLost, OutOfResources, StateError
 from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process, spawn
 from bugbox.machine.console import Console
@@ -37,7 +38,7 @@ from bugbox.machine.fake_guest import FakeGuest
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import TABLE, State, advance
-from bugbox.machine.template import Snapshot
+from bugbox.machine.template import Capture, Snapshot
 
 __all__ = ["FakeDriver", "FakeMachine", "FakeOpening", "folder"]
 
@@ -203,12 +204,31 @@ class FakeMachine:
 
     async def save(self) -> bytes:
         """End it; its state is its boot id and its folder."""
-        hello = self._lifeline.hello
         await self.pause()
-        saved = await in_thread(_pack, folder(self.spec))
+        saved = await in_thread(self._saved)
         self.process.kill(signal.SIGKILL)
         await self.stop(5.0)
-        return (hello.boot_id if hello else "").encode() + b"\n" + saved
+        return saved
+
+    async def capture(self, wanted: Capture) -> None:
+        """Copy its boot id and its folder; it stands still meanwhile."""
+        if self._state is not State.READY:
+            raise StateError(f"a machine that is {self._state} cannot be copied")
+        begun = time.monotonic()
+        saved = await in_thread(self._saved)
+        try:
+            await in_thread(_write_all, wanted.state, saved)
+        except OSError as error:
+            raise OutOfResources("no space is left for a copy of the machine") from error
+        wanted.switched = True
+        wanted.pause_ms = 1000 * (time.monotonic() - begun)
+
+    async def merge(self, drive: str, images: Sequence[Path]) -> None:
+        """Nothing is in its images."""
+
+    def _saved(self) -> bytes:
+        hello = self._lifeline.hello
+        return (hello.boot_id if hello else "").encode() + b"\n" + _pack(folder(self.spec))
 
     async def suspend(self, sink: int) -> tuple[int, str]:
         """Write its boot id, and something that stands for its memory."""
@@ -297,6 +317,18 @@ class FakeMachine:
         return ""
 
 
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _read_all(fd: int) -> bytes:
+    parts = []
+    while part := os.read(fd, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
 def _pack(source: Path) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -318,7 +350,7 @@ class FakeDriver:
     @property
     def abilities(self) -> Abilities:
         """What it can do."""
-        return Abilities(pause=True, clone=True, accelerated=True)
+        return Abilities(pause=True, clone=True, fork=True, accelerated=True)
 
     async def boot(
         self,
@@ -337,7 +369,21 @@ class FakeDriver:
         self, spec: MachineSpec, snapshot: Snapshot, started: Callable[[Process], None]
     ) -> FakeMachine:
         """Start a process with the saved one's folder and boot id."""
-        head, packed = snapshot.state.split(b"\n", 1)
+        return await self._copy(spec, snapshot.state, started)
+
+    async def start_copy(
+        self, spec: MachineSpec, state: int, started: Callable[[Process], None]
+    ) -> FakeMachine:
+        """Start a process with the captured one's folder and boot id."""
+        saved = await in_thread(_read_all, state)
+        if b"\n" not in saved:
+            raise MachineLost("the copy of the machine is not whole")
+        return await self._copy(spec, saved, started)
+
+    async def _copy(
+        self, spec: MachineSpec, saved: bytes, started: Callable[[Process], None]
+    ) -> FakeMachine:
+        head, packed = saved.split(b"\n", 1)
         await in_thread(_unpack, packed, folder(spec))
         return await self._run(spec, started, f"fake.boot_id={head.decode()}")
 

@@ -13,9 +13,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["FORMAT", "Manifest", "Part", "Snapshot", "key_of", "parse"]
+__all__ = ["FORMAT", "Capture", "Manifest", "Part", "Snapshot", "key_of", "parse"]
 
 #: Changes when an older template must not be used any more.
 FORMAT = 2
@@ -31,6 +32,24 @@ class Snapshot:
     ram: int
     #: State of its devices.
     state: bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class Capture:
+    """A copy of a machine that runs on: what it takes, and what became of it.
+
+    The copy is the file `state` and what the machine's drives held at that moment.
+    """
+
+    #: Descriptor of an empty file that takes its memory and the state of its devices.
+    state: int
+    #: By drive: an empty qcow2 over its topmost image. From the moment of the copy on the machine
+    #: writes there, and the image below stays as it is.
+    overlays: Mapping[str, Path]
+    #: The machine writes to `overlays`. True after some failures as well.
+    switched: bool = False
+    #: How long the guest stood still.
+    pause_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,25 +10,38 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import anyio
 
-from bugbox.errors import GuestError, MachineLost
+from bugbox.errors import BugboxError, GuestError, MachineLost
 from bugbox.puzzle.definition import Check, Puzzle
 from bugbox.puzzle.probe import Outside, probed
 from bugbox.puzzle.script import with_helpers
 from bugbox.puzzle.text import one_line, printable
 from bugbox.puzzle.variants import PREFIX
 
-__all__ = ["LOST", "Guest", "GuestResult", "Outcome", "Report", "Status", "run_checks"]
+__all__ = [
+    "LOST",
+    "NOT_CHECKED",
+    "Clones",
+    "Guest",
+    "GuestResult",
+    "Outcome",
+    "Report",
+    "Status",
+    "run_checks",
+]
 
 Status = Literal["passed", "failed", "skipped", "broken"]
 
+#: About a check whose clone was not there for it.
+NOT_CHECKED = "could not be checked"
 LOST = "the machine no longer answers: undo or reset"
-NO_CLONE = "it runs in a clone of the machine, which this version cannot make yet"
+NO_CLONE = "it runs in a clone of the machine, and this machine cannot be cloned"
 NO_CARD = "it is sent through a network card, which this machine does not have"
 _NO_SENTENCE = "not yet; the check does not say why"
 #: Seconds a lifeline has to answer a ping before the machine counts as lost.
@@ -130,6 +143,10 @@ class Report:
         return {"solved": self.solved, "checks": checks}
 
 
+#: Makes a clone of the machine for one check, ready for it, and takes it away afterwards.
+Clones = Callable[[Check], AbstractAsyncContextManager[Guest]]
+
+
 async def run_checks(
     puzzle: Puzzle,
     guest: Guest,
@@ -137,13 +154,14 @@ async def run_checks(
     *,
     factor: float = 1.0,
     outside: Outside | None = None,
+    clones: Clones | None = None,
     passed: Collection[str] = (),
 ) -> Report:
     """Run every check that can be run; time limits are multiplied by `factor`.
 
-    `outside` is the way in through the machine's network card, if it has one; the checks in
-    `passed` count as passed and are not run. Never raises for what the guest does: that is a
-    verdict.
+    `outside` is the way in through the machine's network card, if it has one; `clones` makes
+    clones of it, if it can be copied; the checks in `passed` count as passed and are not run.
+    Never raises for what the guest does: that is a verdict.
     """
     outcomes: dict[str, Outcome] = {}
     lost = False
@@ -151,7 +169,7 @@ async def run_checks(
         if check.id in passed:
             outcomes[check.id] = _outcome(check, "passed")
             continue
-        reason = LOST if lost else _why_skipped(check, outcomes, outside)
+        reason = LOST if lost else _why_skipped(check, outcomes, outside, clones)
         if reason:
             skipped = _outcome(check, "skipped", reason)
             not_here = reason in (NO_CLONE, NO_CARD) or _waits_in_vain(check, outcomes)
@@ -160,6 +178,8 @@ async def run_checks(
         begun = time.monotonic()
         if check.probe is not None and outside is not None:
             verdict = await _probe(check, guest, outside, env or {}, factor)
+        elif check.where == "clone" and clones is not None:
+            verdict = await _run_in_clone(check, guest, clones, env or {}, factor)
         else:
             verdict = await _run(check, guest, env or {}, factor)
         lost = verdict is None
@@ -169,19 +189,40 @@ async def run_checks(
     return Report(checks=tuple(outcomes.values()))
 
 
-def _why_skipped(check: Check, outcomes: Mapping[str, Outcome], outside: Outside | None) -> str:
+def _why_skipped(
+    check: Check,
+    outcomes: Mapping[str, Outcome],
+    outside: Outside | None,
+    clones: Clones | None,
+) -> str:
     for need in check.needs:
         if outcomes[need].status != "passed":
             return f"first: {outcomes[need].title}"
     if check.probe is not None and outside is None:
         return NO_CARD
-    return NO_CLONE if check.where == "clone" else ""
+    return NO_CLONE if check.where == "clone" and clones is None else ""
 
 
 def _waits_in_vain(check: Check, outcomes: Mapping[str, Outcome]) -> bool:
     """Whether it is skipped only because one that it needs cannot be run here."""
     missing = [outcomes[need] for need in check.needs if outcomes[need].status != "passed"]
     return bool(missing) and all(outcome.not_here for outcome in missing)
+
+
+async def _run_in_clone(
+    check: Check, guest: Guest, clones: Clones, env: Mapping[str, str], factor: float
+) -> Outcome | None:
+    """Run one check in a clone. What becomes of the clone says nothing about the learner."""
+    if not await _answers(guest, factor):
+        return None
+    try:
+        async with clones(check) as clone:
+            found = await _run(check, clone, env, factor)
+    except BugboxError as error:
+        why = one_line(error.message)
+        broken = _outcome(check, "broken", f"{NOT_CHECKED}: {why}")
+        return replace(broken, detail=printable(error.detail or "").strip())
+    return found or _outcome(check, "broken", f"{NOT_CHECKED}: its clone no longer answers")
 
 
 async def _run(check: Check, guest: Guest, env: Mapping[str, str], factor: float) -> Outcome | None:

@@ -278,12 +278,15 @@ class CheckEntry(Model):
     )
     where: Literal["guest", "clone", "outside"] = key(
         "`guest`, `clone` or `outside`",
-        "`clone` is skipped for now, which leaves the result open. `outside` takes a `probe`.",
+        "`clone`: in a copy of the running machine, thrown away after. `outside` takes a `probe`.",
         reader="check",
         default="guest",
     )
     after: Literal["reboot"] | None = key(
-        "`reboot`", "What happens to the clone first.", reader="check", default=None
+        "`reboot`",
+        "The clone is rebooted first; with `where: clone`.",
+        reader="check",
+        default=None,
     )
     probe: Probe | None = key(
         "mapping",

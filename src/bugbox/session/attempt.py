@@ -24,6 +24,7 @@ from bugbox.puzzle.hint import every_hint, give, next_hint
 from bugbox.puzzle.score import points, told
 from bugbox.puzzle.text import printable
 from bugbox.puzzle.variants import fill
+from bugbox.session.check_clone import clones_of
 from bugbox.session.record import Record
 from bugbox.session.session import Session
 
@@ -212,9 +213,14 @@ async def verdict(session: Session, puzzle: Puzzle, passed: Collection[str] = ()
         guest = _Silent(MachineLost(error.message))
     factor = session.host.settings.timeout_factor
     machine = session.machine
-    outside = machine if machine is not None and machine.spec.nics else None
     report = await run_checks(
-        puzzle, guest, session.plan.env, factor=factor, outside=outside, passed=passed
+        puzzle,
+        guest,
+        session.plan.env,
+        factor=factor,
+        outside=machine if machine is not None and machine.spec.nics else None,
+        clones=clones_of(session),
+        passed=passed,
     )
     return _with_resume(report, session) if session.state == State.FAILED else report
 

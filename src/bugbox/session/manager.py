@@ -14,6 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from anyio.abc import TaskGroup
 from bugbox.config import Settings
 from bugbox.errors import BugboxError, NotBuilt, NotFound, UserError
 from bugbox.events import tracing
-from bugbox.host.bridge import in_thread
+from bugbox.host.bridge import in_thread, shielded
 from bugbox.image import store
 from bugbox.machine.driver import Driver
 from bugbox.paths import Home
@@ -33,9 +34,11 @@ from bugbox.session import adoption, hostsleep, lab, prepare, record
 from bugbox.session.admission import Admission, need_of
 from bugbox.session.attempt import Attempt
 from bugbox.session.boot import boot_facts
+from bugbox.session.checkpoint import checkpoint, listed, undo
 from bugbox.session.cloning import Cloning
 from bugbox.session.drivers import choose
 from bugbox.session.evidence import debug, logs
+from bugbox.session.fork import fork
 from bugbox.session.guard import guard
 from bugbox.session.idle import Caretaker
 from bugbox.session.layer import load as load_layer
@@ -44,7 +47,7 @@ from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.pool import Pool
 from bugbox.session.ports import port_of
 from bugbox.session.provision import Bring, Host, bring_up, provision
-from bugbox.session.reaper import collect
+from bugbox.session.reaper import collect, give_back
 from bugbox.session.session import Session
 from bugbox.session.stopwatch import Stopwatch
 
@@ -86,6 +89,9 @@ class Manager:
             "story": self._story,
             "reset": self._reset,
             "pause": self._pause,
+            "fork": self._fork,
+            "checkpoint": self._checkpoint,
+            "undo": self._undo,
             "resume": self._resume,
             "stop": self._stop,
             "ps": self._ps,
@@ -368,6 +374,37 @@ class Manager:
     async def _resume(self, args: Mapping[str, Any]) -> Any:
         session = (await self.find(args.get("id"))).session
         return await session.resume(cold=bool(args.get("cold")))
+
+    async def _fork(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        of, watch = (await self.find(args.get("id"))).session, Stopwatch()
+        made = await fork(of, watch, asked=True)
+        ledger, timings = made.ledger, watch.as_ms()
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
+            undo.push_async_callback(shielded, lambda: made.machine.stop(0.0))
+            await in_thread(ledger.write, phase=record.Phase.HANDED_OVER, timings_ms=timings)
+            undo.pop_all()
+        session = Session(ledger, of.plan, of.host, made.machine, self._spawn)
+        self._keep(session)
+        return {
+            "id": session.id,
+            "state": session.state,
+            "of": of.id,
+            "pause_ms": round(made.pause_ms, 1),
+            "timings_ms": timings,
+        }
+
+    async def _checkpoint(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        session = (await self.find(args.get("id"))).session
+        if args.get("list"):
+            return await in_thread(listed, session)
+        label = args.get("label")
+        return await checkpoint(session, None if label is None else str(label))
+
+    async def _undo(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        session = (await self.find(args.get("id"))).session
+        label = args.get("label")
+        return await undo(session, None if label is None else str(label))
 
     async def _stop(self, args: Mapping[str, Any]) -> Any:
         await self._adopt_new()

@@ -21,6 +21,7 @@ from bugbox.host.bridge import in_thread
 from bugbox.machine.driver import Machine
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.state import State
+from bugbox.session.checkpoints import discard
 from bugbox.session.identity import clock_offset, set_clock
 from bugbox.session.logs import tail
 from bugbox.session.plan import Plan
@@ -59,7 +60,7 @@ class Session:
         self.plan = plan
         self.host = host
         self.machine: Machine | None = None
-        #: One at a time: reset, resume, stop.
+        #: One at a time: reset, resume, stop, a copy.
         self.changing = anyio.Lock()
         #: The reset or resume under way, which a stop does not wait for.
         self._change: anyio.CancelScope | None = None
@@ -89,6 +90,10 @@ class Session:
         self.over = False
         #: A machine is being made in place of one that is gone.
         self._replacing = False
+        #: Terminals that a machine has which went back to a checkpoint, until it reboots.
+        self.restored: frozenset[str] = frozenset()
+        #: What those who wait for another machine are told; empty: it reboots.
+        self.meanwhile = ""
         if machine is not None:
             self._take(machine)
 
@@ -227,13 +232,14 @@ class Session:
         """Throw the disk away and take a fresh machine, of the puzzle as it is now."""
         watch = Stopwatch()
 
-        def boot() -> Awaitable[Machine]:
+        async def boot() -> Machine:
             # Not before: the checks of a machine are those of the puzzle that it was made of.
             self.plan = plan
-            return bring(self.ledger, plan, parts, self.host, watch)
+            await in_thread(discard, self.ledger.paths)
+            return await bring(self.ledger, plan, parts, self.host, watch)
 
-        async with self._changing():
-            await self._replace(boot)
+        async with self.change():
+            await self.replace(boot)
             await in_thread(self.ledger.write, solved_after=0.0, passed=(), points=None)
         return {
             "id": self.id,
@@ -248,7 +254,7 @@ class Session:
         StateError when it runs and should be booted `cold`.
         """
         watch = Stopwatch()
-        async with self._changing():
+        async with self.change():
             if cold and self.machine is not None and self.machine.state is State.READY:
                 raise StateError(f"{self.id} runs", hint=f"bugbox pause {self.id} first")
             await (self._boot_again(watch) if cold else self._resume(watch))
@@ -268,7 +274,7 @@ class Session:
             raise StateError(
                 f"{self.id} may not be paused: its puzzle says so", hint="session.pausable"
             )
-        async with self._changing():
+        async with self.change():
             if save and not self.saved:
                 await self._save(why)
             elif not self.saved:
@@ -330,7 +336,7 @@ class Session:
     async def wake(self) -> None:
         """Let a machine that rests run on, with the right time; nothing where it does not rest."""
         if (self.resting or self.saved) and not self._ending:
-            async with self._changing():
+            async with self.change():
                 if self.resting or self.saved:
                     await self._resume(Stopwatch())
 
@@ -386,10 +392,10 @@ class Session:
 
     async def _boot_again(self, watch: Stopwatch) -> None:
         async with self.admitted():
-            await self._replace(lambda: boot_same_disk(self.ledger, self.plan, self.host, watch))
+            await self.replace(lambda: boot_same_disk(self.ledger, self.plan, self.host, watch))
 
     @asynccontextmanager
-    async def _changing(self) -> AsyncIterator[None]:
+    async def change(self) -> AsyncIterator[None]:
         """Change the machine, nobody else meanwhile. StateError when a stop comes between."""
         async with self.changing:
             if not self._ending:
@@ -429,9 +435,13 @@ class Session:
         finally:
             await in_thread(self.ledger.close)
 
-    async def _replace(self, boot: Callable[[], Awaitable[Machine]]) -> None:
-        """End the machine and take another; whoever sits at a terminal waits for it."""
+    async def replace(self, boot: Callable[[], Awaitable[Machine]], meanwhile: str = "") -> None:
+        """End the machine and take another; whoever sits at a terminal waits for it.
+
+        The caller holds `change()`.
+        """
         self._replacing = True
+        self.restored, self.meanwhile = frozenset(), meanwhile
         self._wake()
         try:
             # Half-ended, it would be nobody's: its sockets stay open, and QEMU may live.
@@ -483,7 +493,8 @@ class Session:
 
     def _on_state(self, state: State) -> None:
         if state is State.REBOOTING:
-            self.trouble = ""
+            self.trouble = self.meanwhile = ""
+            self.restored = frozenset()
             self._spawn(self._come_back)
         self._spawn(self._write_state)
         self._wake()

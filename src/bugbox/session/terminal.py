@@ -72,6 +72,8 @@ class Seat:
         self._login = login
         self._rows, self._cols = rows, cols
         self._terminal: Terminal | None = None
+        #: The shell that was lost with its machine.
+        self._lost = ""
         self._over = False
         #: The shell that is on the disk with its machine.
         self._left = ""
@@ -167,6 +169,7 @@ class Seat:
             self._over = True
             return ended
         old, self._terminal = self._terminal, None
+        self._lost = old.id
         if self.session.saved:
             self._left = old.id
         if not going_down:
@@ -219,7 +222,7 @@ class Seat:
             while session.state == State.READY:
                 await session.changed(grace)
         if session.state in (State.REBOOTING, State.BOOTING):
-            return Note("rebooting…", str(State.REBOOTING))
+            return Note(session.meanwhile or "rebooting…", str(State.REBOOTING))
         if session.state == SAVED:
             return Note(f"{session.reason}: the machine is on the disk; any key loads it", SAVED)
         if session.state == State.OFF:
@@ -245,6 +248,12 @@ class Seat:
             return self._powered_off()
         if self.session.state != State.READY:
             raise _gone(self.session)
+        if self._lost in self.session.restored:
+            with contextlib.suppress(GuestError):
+                await self.come_back(self._lost)
+                return Note(
+                    "the machine is back, and your shell as it was then", "ready", self.terminal
+                )
         await self.sit_down()
         return Note("the machine is back", str(State.READY), self.terminal)
 

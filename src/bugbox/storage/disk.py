@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +12,22 @@ from bugbox.errors import HostError
 from bugbox.host import proc
 from bugbox.storage.file import require_free
 
-__all__ = ["Format", "check_free", "create_empty", "create_overlay", "name_backing", "virtual_size"]
+__all__ = [
+    "Format",
+    "check_free",
+    "create_empty",
+    "create_over_running",
+    "create_overlay",
+    "name_backing",
+    "virtual_size",
+]
 
 Format = Literal["raw", "qcow2"]
 
 #: What a session's disk takes at its start, and some room to work.
 _ROOM = 64 << 20
+#: A qcow2's magic number and the size of the disk in it.
+_HEADER = struct.Struct(">4s20xQ")
 
 
 def create_overlay(
@@ -30,6 +41,14 @@ def create_overlay(
         raise HostError(f"{path} is there already")
     size = max(size_bytes, virtual_size(backing, backing_format))
     _create(path, size, "-b", str(backing.resolve()), "-F", backing_format)
+
+
+def create_over_running(path: Path, *, backing: Path, backing_format: Format) -> None:
+    """Make an empty qcow2 over an image that a machine may be writing to: it is not opened."""
+    if path.exists():
+        raise HostError(f"{path} is there already")
+    size = backing.stat().st_size if backing_format == "raw" else _size_in_header(backing)
+    _create(path, size, "-u", "-b", str(backing.resolve()), "-F", backing_format)
 
 
 def name_backing(path: Path, backing: Path, backing_format: Format) -> None:
@@ -67,6 +86,16 @@ def virtual_size(path: Path, format: Format = "qcow2") -> int:
         ["qemu-img", "info", "--force-share", "--output=json", "-f", format, path], timeout=60
     )
     return int(json.loads(done.stdout)["virtual-size"])
+
+
+def _size_in_header(path: Path) -> int:
+    with path.open("rb") as file:
+        header = file.read(_HEADER.size)
+    if len(header) == _HEADER.size:
+        magic, size = _HEADER.unpack(header)
+        if magic == b"QFI\xfb":
+            return int(size)
+    raise HostError(f"{path} is not a qcow2")
 
 
 def check_free(path: Path, size_bytes: int = _ROOM) -> None:

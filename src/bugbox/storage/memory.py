@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bugbox.errors import HostError
 
-__all__ = ["create", "load", "save", "seal"]
+__all__ = ["anonymous", "create", "load", "save", "seal"]
 
 _BLOCK = 1 << 16
 _ZERO = bytes(_BLOCK)
@@ -39,6 +39,11 @@ def create(name: str, size: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def anonymous(name: str) -> int:
+    """Make an empty file that lies in memory and has no name; the caller closes it."""
+    return os.memfd_create(name, os.MFD_CLOEXEC)
 
 
 def seal(fd: int) -> None:

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from bugbox.machine.cmdline import Accel
 from bugbox.machine.spec import Drive, MachineSpec, Nic
 
-__all__ = ["LIFELINE_PORT", "Descriptors", "Platform", "arguments", "drive_nodes"]
+__all__ = [
+    "LIFELINE_PORT",
+    "Descriptors",
+    "Platform",
+    "arguments",
+    "block_nodes",
+    "drive_nodes",
+]
 
 #: What the lifeline looks for in /sys/class/virtio-ports.
 LIFELINE_PORT = "bugbox.lifeline.0"
@@ -63,13 +70,14 @@ def arguments(spec: MachineSpec, platform: Platform, files: Descriptors, append:
 
 def drive_nodes(drive: Drive) -> Iterator[tuple[str, Drive]]:
     """Yield (node name, drive) for `drive` and what it lies over, the topmost first."""
-    name, part = drive.id, drive
+    name, part, depth = drive.id, drive, 0
     while True:
         yield name, part
         if part.backing is None:
             return
         # The name comes from the place in the chain: two drives may share a base.
-        name, part = f"{name}-under", part.backing
+        depth += 1
+        name, part = f"{drive.id}.{depth}", part.backing
 
 
 def _process(id: str) -> list[str]:
@@ -169,13 +177,14 @@ def _drive(drive: Drive, files: Descriptors) -> Iterator[str]:
         fd = files.drives[name]
         yield from ("-add-fd", f"fd={fd},set={fd}")
         backing = nodes[number + 1][0] if part.backing is not None else None
-        for node in _block_nodes(name, part, fd, backing):
+        for node in block_nodes(name, part, fd, backing):
             yield from ("-blockdev", json.dumps(node, separators=(",", ":")))
     # A full host disk stops the machine instead of telling the guest of an error it would keep.
     yield from ("-device", f"virtio-blk-device,drive={drive.id},id=disk-{drive.id},werror=stop")
 
 
-def _block_nodes(name: str, part: Drive, fd: int, backing: str | None) -> list[dict[str, object]]:
+def block_nodes(name: str, part: Drive, fd: int, backing: str | None) -> list[dict[str, object]]:
+    """Describe a file and the image in it, opened as the descriptor set `fd`."""
     read_only = part.read_only
     file: dict[str, object] = {
         "driver": "host_device" if part.device else "file",
@@ -184,6 +193,9 @@ def _block_nodes(name: str, part: Drive, fd: int, backing: str | None) -> list[d
         "read-only": read_only,
         "discard": "unmap",
     }
+    if read_only:
+        # It never changes. A machine that wrote to it until it was copied may still hold its lock.
+        file["locking"] = "off"
     over: dict[str, object] = {
         "driver": part.format,
         "node-name": name,

@@ -53,7 +53,7 @@ class QemuDriver:
     def abilities(self) -> Abilities:
         """What it can do on this host, as far as a boot has shown it."""
         fast = self._platform is not None and self._platform.accel == "kvm"
-        return Abilities(pause=True, clone=True, accelerated=fast)
+        return Abilities(pause=True, clone=True, fork=True, accelerated=fast)
 
     async def boot(
         self,
@@ -101,6 +101,16 @@ class QemuDriver:
                 os.close(sink)
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*feeding)
+
+    async def start_copy(
+        self, spec: MachineSpec, state: int, started: Callable[[Process], None]
+    ) -> Machine:
+        """Start QEMU where a running machine was captured; on failure it is gone again."""
+
+        async def load(machine: QemuMachine) -> None:
+            await machine.load(state, whole=True)
+
+        return await self._run(spec, started, None, state, load)
 
     async def traits(self, spec: MachineSpec) -> dict[str, str]:
         """Tell QEMU's build, its arguments without one session's own, and the host's CPU."""

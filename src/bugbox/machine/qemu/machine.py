@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -28,6 +29,8 @@ from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process
 from bugbox.machine.console import Console
 from bugbox.machine.lifeline.shell import Lifeline
+from bugbox.machine.qemu.capture import copy, end_copying, run_on, take_over
+from bugbox.machine.qemu.images import merge
 from bugbox.machine.qemu.launch import log_tail
 from bugbox.machine.qemu.migration import (
     IGNORE_SHARED,
@@ -41,6 +44,7 @@ from bugbox.machine.qemu.usernet import Forwarding, forwarded
 from bugbox.machine.qemu.verdict import block_error, boot_trouble, shutdown_reason
 from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import TABLE, State, advance
+from bugbox.machine.template import Capture
 from bugbox.paths import SessionPaths
 
 __all__ = ["QemuMachine"]
@@ -58,6 +62,8 @@ _SAVE_SECONDS, _SAVE_MIB_A_SECOND = 30.0, 20.0
 _NO_LIMIT = 1 << 40
 #: QEMU's words for a machine that its last keeper was saving, or had saved and not used.
 _SAVING = ("finish-migrate", "postmigrate")
+#: For merging images: it copies what was written since the last copy of the machine.
+_MERGE_SECONDS = 120.0
 _UNWRITTEN = "the host could not write its disk"
 _WENT_OFF = "the guest powered itself off"
 
@@ -240,7 +246,7 @@ class QemuMachine:
         """
         if self._state is not State.PAUSED:
             raise StateError(f"a machine that is {self._state} cannot be saved")
-        limit = (_SAVE_SECONDS + self.spec.mem_mib / _SAVE_MIB_A_SECOND) * self._factor
+        limit = self._patience
         self._migration = ""
         socket, uid = self._paths.state_socket, self.spec.uid
         async with receiver(socket, uid, FileReceiver(sink)) as taken:
@@ -263,6 +269,11 @@ class QemuMachine:
                 await self._give_up_saving()
                 raise
 
+    @property
+    def _patience(self) -> float:
+        """Seconds that all of its memory may take on its way."""
+        return (_SAVE_SECONDS + self.spec.mem_mib / _SAVE_MIB_A_SECOND) * self._factor
+
     async def _give_up_saving(self) -> None:
         """Leave QEMU as it was before: what it has begun to send is of no use."""
         with anyio.CancelScope(shield=True), contextlib.suppress(GuestError, TimeoutError):
@@ -271,6 +282,37 @@ class QemuMachine:
                     await self._tell("migrate_cancel", None)
                 while self._migration not in ("completed", "failed", "cancelled"):
                     await self._change()
+
+    async def capture(self, wanted: Capture) -> None:
+        """Copy it while it runs; whatever happens, it runs on."""
+        await self._found()
+        if self._state is not State.READY:
+            raise StateError(f"a machine that is {self._state} cannot be copied")
+        self._migration = ""
+        try:
+            await copy(self._monitor, self.process.pid, wanted, self._copied_so_far, self._factor)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._run_on()
+
+    async def merge(self, drive: str, images: Sequence[Path]) -> None:
+        """Move what the first of `images` hold into the last of them; it runs on meanwhile."""
+        await self._found()
+        await merge(self._monitor, self.process.pid, drive, images, _MERGE_SECONDS * self._factor)
+
+    async def _copied_so_far(self, before: str) -> str:
+        """Wait until QEMU's word for how far it is differs from `before`; return it."""
+        while self._migration == before and self._state is State.READY:
+            await self._change()
+        if self._state is not State.READY:
+            raise MachineLost(f"the machine is {self._state}")
+        return self._migration
+
+    async def _run_on(self) -> None:
+        """After a copy, or a part of one: end what is left of it, and let the guest run."""
+        await end_copying(self._monitor, self._factor)
+        if self._state in (State.READY, *_ON_ITS_WAY):
+            await run_on(self._monitor, self._factor)
 
     async def stop(self, grace: float = 5.0) -> None:
         """End it: ask the guest, then QEMU, then kill. Its process is gone afterwards."""
@@ -314,17 +356,22 @@ class QemuMachine:
             raise MachineLost("the console has gone") from error
         return await self._monitor.status()
 
-    async def load(self, state: int) -> None:
-        """Load what another machine's QEMU saved, from a pipe that ours inherited; let it run."""
-        await self._load(state, IGNORE_SHARED, 10.0 * self._factor)
+    async def load(self, state: int, *, whole: bool = False) -> None:
+        """Load what another machine's QEMU saved, from a pipe that ours inherited; let it run.
+
+        With `whole` its memory comes from there, too.
+        """
+        if whole:
+            await self._load(state, WHOLE, self._patience)
+        else:
+            await self._load(state, IGNORE_SHARED, 10.0 * self._factor)
         self.console.mark(f"clone of {self.spec.id}")
         self._begin_boot(retry=False)
         await self._command("cont")
 
     async def restore(self, state: int) -> None:
         """Load what `suspend` wrote, from a pipe that ours inherited; it is paused then."""
-        limit = (_SAVE_SECONDS + self.spec.mem_mib / _SAVE_MIB_A_SECOND) * self._factor
-        await self._load(state, WHOLE, limit)
+        await self._load(state, WHOLE, self._patience)
         self.console.mark(f"{self.spec.id} was loaded")
         self._state = State.PAUSED
         self.lifeline.paused = True
@@ -350,6 +397,8 @@ class QemuMachine:
 
     async def take_up(self, status: str, patience: float) -> None:
         """Make what it can of a machine that ran on without us."""
+        await take_over(self._monitor, self._factor)
+        status = await self._monitor.status()
         if status == "running":
             if not await self._same_boot(patience):
                 self._state = State.REBOOTING

@@ -27,6 +27,7 @@ __all__ = [
     "IGNORE_SHARED",
     "STATE_LIMIT",
     "WHOLE",
+    "WHOLE_WITH_A_PAUSE",
     "FileReceiver",
     "Receiver",
     "feed",
@@ -38,13 +39,17 @@ __all__ = [
 IGNORE_SHARED = [
     {"capability": "x-ignore-shared", "state": True},
     {"capability": "events", "state": True},
+    {"capability": "pause-before-switchover", "state": False},
 ]
 _CHUNK = 1 << 20
 #: All memory is in the stream, whatever an earlier one left out.
 WHOLE = [
     {"capability": "x-ignore-shared", "state": False},
     {"capability": "events", "state": True},
+    {"capability": "pause-before-switchover", "state": False},
 ]
+#: And before the guest stops for the last of it, QEMU waits for us.
+WHOLE_WITH_A_PAUSE = [*WHOLE[:-1], {"capability": "pause-before-switchover", "state": True}]
 #: The state of the devices without the memory: some 70 KiB were seen.
 STATE_LIMIT = 1 << 20
 

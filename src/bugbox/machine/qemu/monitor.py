@@ -28,9 +28,15 @@ class _Tap(EventListener):
     def __init__(self, handler: Callable[[str, Mapping[str, object]], None]) -> None:
         super().__init__()
         self._handler = handler
+        #: When each was told last, seconds on QEMU's own clock.
+        self.stamps: dict[str, float] = {}
 
     async def put(self, event: Message) -> None:
         data = event.get("data", {})
+        stamp = event.get("timestamp")
+        if isinstance(stamp, dict):
+            when = float(stamp.get("seconds", 0)) + float(stamp.get("microseconds", 0)) / 1e6
+            self.stamps[str(event["event"])] = when
         self._handler(str(event["event"]), data if isinstance(data, dict) else {})
 
 
@@ -51,13 +57,18 @@ class Monitor:
         self._client = QMPClient()
         # The library's own listener would keep every event for ever.
         self._client.events.event_filter = lambda event: False
-        self._client.register_listener(_Tap(on_event))
+        self._tap = _Tap(on_event)
+        self._client.register_listener(self._tap)
         self._watch: asyncio.Task[None] | None = None
 
     @property
     def connected(self) -> bool:
         """Whether the library takes a command now."""
         return self._client.runstate is Runstate.RUNNING
+
+    def when(self, event: str) -> float:
+        """Return when QEMU told of an event last, seconds by its clock; 0: never."""
+        return self._tap.stamps.get(event, 0.0)
 
     async def settled(self) -> None:
         """Wait until a connection that is ending has been told of to `on_lost`."""
@@ -83,6 +94,14 @@ class Monitor:
             )
         except ExecuteError as error:
             raise GuestError(f"QEMU refused {command}: {error}") from error
+
+    async def execute_with(self, fd: int, command: str, arguments: Mapping[str, object]) -> object:
+        """Run a command that takes an open file, which QEMU gets a descriptor of its own of."""
+        try:
+            self._client.send_fd_scm(fd)
+        except (QMPError, OSError) as error:
+            raise MachineLost("QEMU's monitor has gone") from error
+        return await self.execute(command, arguments)
 
     async def status(self) -> str:
         """Return QEMU's run state: running, paused, shutdown, io-error…"""

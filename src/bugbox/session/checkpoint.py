@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep a running machine as it is now, and go back to that: the same session, disk and memory.
+
+A checkpoint is a copy of the machine in a file of its session's folder. Going back ends the
+machine and starts another where the copy was made; what happened since is gone. The checkpoint
+stays, so that one can go back to it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from bugbox.errors import StateError
+from bugbox.events import step
+from bugbox.host.bridge import in_thread, shielded
+from bugbox.machine.driver import Machine
+from bugbox.machine.state import State
+from bugbox.session import chain, checkpoints
+from bugbox.session.checkpoints import Kept
+from bugbox.session.description import from_json, to_json
+from bugbox.session.fork import wake
+from bugbox.session.freeze import freeze, require_forkable
+from bugbox.session.identity import Identity, clock_offset
+from bugbox.session.session import Session
+from bugbox.session.stopwatch import Stopwatch
+from bugbox.storage.file import require_free
+
+__all__ = ["MOST", "checkpoint", "listed", "undo"]
+
+log = logging.getLogger(__name__)
+
+#: Checkpoints of one session.
+MOST = 5
+#: What one takes beside the machine's memory.
+_ROOM = 64 << 20
+
+
+def listed(session: Session) -> dict[str, Any]:
+    """Return the checkpoints of a session, the newest first."""
+    found = checkpoints.kept(session.ledger.paths)
+    return {"id": session.id, "checkpoints": [each.as_json() for each in found]}
+
+
+async def checkpoint(session: Session, label: str | None) -> dict[str, Any]:
+    """Keep the machine as it is now; one of the same label is replaced."""
+    require_forkable(session)
+    paths, watch = session.ledger.paths, Stopwatch()
+    lifeline = await session.lifeline()
+    offset = await clock_offset(lifeline)
+    async with session.change():
+        name = await in_thread(checkpoints.new_label, paths, label)
+        have = {each.label for each in await in_thread(checkpoints.kept, paths)}
+        if len(have | {name}) > MOST:
+            raise StateError(
+                f"{session.id} has {len(have)} checkpoints, as many as there may be",
+                hint=f"give one of their labels, to replace it: {', '.join(sorted(have))}",
+            )
+        need = (session.plan.mem_mib << 20) + _ROOM
+        await in_thread(require_free, paths.root, need, "a checkpoint")
+        coming = await in_thread(checkpoints.begin, paths)
+        state = await in_thread(_new_file, coming / "state")
+        try:
+            with watch.stage("copy"), step("Keep the machine"):
+                frozen = await freeze(session, state)
+            await in_thread(os.fsync, state)
+        finally:
+            os.close(state)
+        made = time.time()
+        await in_thread(checkpoints.publish, coming, name, made, frozen.spec, offset)
+    return {
+        "id": session.id,
+        "label": name,
+        "pause_ms": round(frozen.pause_ms, 1),
+        "timings_ms": watch.as_ms(),
+    }
+
+
+async def undo(session: Session, label: str | None) -> dict[str, Any]:
+    """Go back to a checkpoint, the newest without a label; what was done since is gone."""
+    watch = Stopwatch()
+    async with session.change():
+        kept = await in_thread(checkpoints.chosen, session.ledger.paths, label)
+        # What may fail is done before the machine ends.
+        overlays = await in_thread(chain.new_overlays, kept.spec)
+        spec = chain.switched(kept.spec, overlays)
+        await in_thread(chain.make_overlays, spec)
+        state = await in_thread(_open, kept.state)
+
+        async def boot() -> Machine:
+            return await _wake_up(session, kept, spec_json, state, watch)
+
+        spec_json = to_json(spec)
+        try:
+            runs = session.machine is not None  # whose memory it then gets
+            async with contextlib.nullcontext() if runs else session.admitted():
+                await session.replace(boot, f"going back to checkpoint {kept.label}…")
+        finally:
+            os.close(state)
+        await in_thread(_sweep, session)
+    return {
+        "id": session.id,
+        "state": session.state,
+        "label": kept.label,
+        "timings_ms": watch.as_ms(),
+    }
+
+
+async def _wake_up(
+    session: Session, kept: Kept, spec: dict[str, Any], state: int, watch: Stopwatch
+) -> Machine:
+    ledger, host = session.ledger, session.host
+    await in_thread(ledger.write, spec=spec, state=str(State.BOOTING), reason="", fresh=False)
+    async with AsyncExitStack() as undone:
+        with watch.stage("vmm"), step("Go back"):
+            machine = await host.driver.start_copy(from_json(spec), state, ledger.process_started)
+        undone.push_async_callback(shielded, lambda: machine.stop(0.0))
+        with watch.stage("wake"):
+            same = Identity(hostname="", clock_offset_ns=kept.clock_offset_ns)
+            await wake(machine, host.settings.timeout_factor, same, somebody_else=False)
+            session.restored = frozenset(await machine.lifeline.terminals())
+        await machine.reached(State.READY)
+        hello = machine.lifeline.hello
+        boot = hello.boot_id if hello else ""
+        await in_thread(ledger.write, state=str(State.READY), reason="", guest_boot=boot)
+        undone.pop_all()
+        return machine
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _sweep(session: Session) -> None:
+    spec = from_json(session.record.spec)
+    chain.sweep(spec, checkpoints.pinned(session.ledger.paths))
