@@ -16,6 +16,7 @@ from bench.ours import Bare, Clone, Cold, Standby
 from bench.page import markdown, svg
 from bench.promises import judge
 from bench.race import Contestant, race
+from bench.running import Fork, Idle
 from bench.series import Series
 from bench.stock import Stock
 
@@ -28,6 +29,8 @@ def _races() -> dict[str, tuple[int, list[Contestant]]]:
         "cold": (10, [Cold(), Stock()]),
         "init": (10, [Bare("tini", "debian-12-tini"), Bare("systemd", "debian-12")]),
         "start": (20, [Standby(), Clone(), Docker()]),
+        "fork": (10, [Fork()]),
+        "idle": (3, [Idle()]),
     }
 
 

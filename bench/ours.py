@@ -168,6 +168,8 @@ class Standby(Ours):
 class Bare(Ours):
     """A machine of one base image, without a puzzle, booted from nothing to *ready*."""
 
+    clones = False
+
     def __init__(self, name: str, image: str) -> None:
         super().__init__(name, f"bugbox start --image {image} --cold")
         self.image = image

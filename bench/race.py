@@ -36,7 +36,7 @@ class Contestant(Protocol):
         """Give everything back."""
 
     def once(self) -> dict[str, float]:
-        """Do it once; return values by measure, in milliseconds unless the measure says."""
+        """Do it once; return values by measure, in ms unless its name ends with "[unit]"."""
 
 
 def race(contestants: Sequence[Contestant], rounds: int, *, warmup: int = 1) -> list[Series]:
@@ -59,12 +59,20 @@ def race(contestants: Sequence[Contestant], rounds: int, *, warmup: int = 1) -> 
                 for measure, value in values.items():
                     name = f"{contestant.name}.{measure}" if measure else contestant.name
                     title = f"{contestant.title}, {measure}" if measure else contestant.title
-                    series.setdefault(measure, Series(name, title, "ms")).values.append(value)
-                shown = ", ".join(f"{k or 'all'} {v:.0f} ms" for k, v in values.items())
+                    if measure not in series:
+                        series[measure] = Series(*_named(name, title))
+                    series[measure].values.append(value)
+                shown = ", ".join(f"{k or 'all'} {v:.4g}" for k, v in values.items())
                 _say(f"{number + 1}/{rounds} {contestant.title}: {shown}")
         for _, series in running:
             found.extend(series.values())
     return found
+
+
+def _named(name: str, title: str) -> tuple[str, str, str]:
+    """Take the unit off both: "idle.CPU [%]" is "idle.CPU" in %."""
+    short, _, unit = name.partition(" [")
+    return short, title.partition(" [")[0], unit.removesuffix("]") or "ms"
 
 
 def _say(text: str) -> None:

@@ -72,6 +72,16 @@ def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
     assert [(s.name, len(s.values)) for s in series] == [("a", 2), ("b", 2)]
 
 
+def test_a_measure_may_have_a_unit_of_its_own() -> None:
+    class Weighed(Runner):
+        def once(self) -> dict[str, float]:
+            return {"weight [MiB]": 3.5, "time": 7.0}
+
+    weight, taken = race([Weighed("a", [])], 1)
+    assert (weight.name, weight.title, weight.unit) == ("a.weight", "a, weight", "MiB")
+    assert (taken.name, taken.unit) == ("a.time", "ms")
+
+
 def test_who_cannot_run_is_told_and_the_others_run() -> None:
     calls: list[str] = []
     missing, ran = race([Runner("a", calls, "no engine"), Runner("b", calls)], 1)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines that run: what a copy of one costs, and what many cost that nobody uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Self
+
+from bench.ours import PUZZLE, Ours
+
+__all__ = ["Fork", "Idle"]
+
+#: Seconds that machines are left alone before and while their CPU time is counted.
+_SETTLE, _LOOK = 20.0, 20.0
+
+
+class Fork(Ours):
+    """A copy of a running machine, and how long that one stands still for it."""
+
+    def __init__(self) -> None:
+        super().__init__("fork", "bugbox fork", BUGBOX_TEMPLATES="on", BUGBOX_STANDBY="0")
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.bugbox("build", "--warm", PUZZLE)
+        self.original = self.bugbox.json("start", PUZZLE)["id"]
+        return self
+
+    def once(self) -> dict[str, float]:
+        """Fork it once."""
+        begun = time.monotonic()
+        answer = self.bugbox.json("fork", self.original)
+        typed = (time.monotonic() - begun) * 1000
+        self.bugbox("stop", answer["id"], "--yes")
+        return {
+            "to ready": float(answer["timings_ms"]["total"]),
+            "as typed": typed,
+            "the original's pause": float(answer["pause_ms"]),
+        }
+
+
+class Idle(Ours):
+    """Clones that had one command each and now do nothing, awake (idle pause is off)."""
+
+    def __init__(self) -> None:
+        self.count = int(os.environ.get("BUGBOX_BENCH_IDLE", "5"))
+        title = f"each of {self.count} idle clones"
+        super().__init__(
+            "idle", title, BUGBOX_TEMPLATES="on", BUGBOX_STANDBY="0", BUGBOX_IDLE_PAUSE="0"
+        )
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.bugbox("build", "--warm", PUZZLE)
+        for _ in range(self.count):
+            id = self.bugbox.json("start", PUZZLE)["id"]
+            self.bugbox("shell", id, "--", "true")
+        self.pids = [
+            int(json.loads(record.read_text())["pid"])
+            for record in self.bugbox.home.sessions.glob("*/record.json")
+        ]
+        time.sleep(_SETTLE)
+        return self
+
+    def once(self) -> dict[str, float]:
+        """Look at them for a while."""
+        before = [_cpu_seconds(pid) for pid in self.pids]
+        time.sleep(_LOOK)
+        used = sum(map(_cpu_seconds, self.pids)) - sum(before)
+        pss = sum(map(_pss_kib, self.pids)) / 1024
+        return {
+            "CPU [% of a core]": 100 * used / _LOOK / self.count,
+            "memory of its own, PSS [MiB]": pss / self.count,
+        }
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _pss_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
