@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bugbox.config import Settings
-from bugbox.errors import BuildFailed, HostError, NotFound
+from bugbox.errors import BuildFailed, HostError, MissingTool, NotFound
 from bugbox.image import kernel, kernel_build, store
 from bugbox.image import kernel_build as module
 from bugbox.paths import Home
@@ -32,7 +32,8 @@ vmlinux:
 def tiny(tmp_path, monkeypatch):
     """A home, and a source of one file in place of Debian's."""
     source = tmp_path / "source"
-    source.mkdir()
+    (source / "arch/x86/kernel/apic").mkdir(parents=True)
+    (source / "arch/x86/kernel/apic/Makefile").write_text("obj-y += apic.o")
     (source / "Makefile").write_text(MAKEFILE)
     (source / "kernel.elf").write_bytes(elf(note(18, struct.pack("<I", 0x1000000))))
     unpacked = tmp_path / "unpacked/usr/bin"
@@ -87,6 +88,17 @@ def test_a_changed_profile_is_another_kernel(tiny, monkeypatch):
     assert store.ensure_own_kernel(home, Settings(), "fast").digest != first.digest
 
 
+def test_our_own_file_is_compiled_and_part_of_the_name(tiny, monkeypatch):
+    home, source = tiny
+    store.ensure_own_kernel(home, Settings(), "fast")
+    place = source / "arch/x86/kernel/apic"
+    assert "bugbox.lapic_khz" in (place / "bugbox-lapic.c").read_text()
+    assert (place / "Makefile").read_text() == "obj-y += apic.o\nobj-y += bugbox-lapic.o\n"
+    ours = module._ours
+    monkeypatch.setattr(module, "_ours", lambda name: ours(name) + "\n")
+    assert kernel_build.find(home, "fast") is None
+
+
 def test_an_option_the_source_does_not_take_is_named(tiny, monkeypatch):
     home, _ = tiny
     env = module._env()
@@ -115,8 +127,15 @@ def test_a_compiler_s_complaint_is_shown(tiny):
 
 
 def test_what_is_missing_on_the_host_is_named(monkeypatch):
-    monkeypatch.setattr(module, "_TOOLS", ())
+    find = module.proc.find
+
+    def some(program):
+        if program in ("flex", "bc"):
+            raise MissingTool(f"{program} is not installed")
+        return find("true")
+
+    monkeypatch.setattr(module.proc, "find", some)
     monkeypatch.setattr(module, "_LIBELF", (Path("/nowhere/libelf.h"),))
-    with pytest.raises(HostError) as caught:
+    with pytest.raises(HostError, match="flex, bc, libelf's headers") as caught:
         module._check_tools()
-    assert caught.value.hint == "apt-get install libelf-dev"
+    assert caught.value.hint == "apt-get install flex bc libelf-dev"

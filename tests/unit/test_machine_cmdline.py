@@ -22,6 +22,7 @@ def test_emulated() -> None:
         "panic=-1",
         "tsc_early_khz=2596120",
         "tsc=reliable",
+        "bugbox.lapic_khz=1000000",
         "no_timer_check",
         "i8042.noaux",
         "i8042.nomux",
@@ -39,6 +40,10 @@ def test_emulated() -> None:
 @pytest.mark.parametrize(("accel", "khz"), [("kvm", 2596120), ("kvm", None), ("tcg", None)])
 def test_no_rate_is_told_where_none_is_known_or_needed(accel: str, khz: int | None) -> None:
     assert "tsc" not in kernel_args(spec(), tsc_khz=khz, accel=accel)  # type: ignore[arg-type]
+
+
+def test_kvm_has_another_timer() -> None:
+    assert "lapic" not in kernel_args(spec(), tsc_khz=1, accel="kvm")
 
 
 def test_an_extra_argument_replaces_ours_of_the_same_name() -> None:

@@ -10,6 +10,8 @@ from bugbox.machine.spec import MachineSpec
 __all__ = ["Accel", "kernel_args"]
 
 Accel = Literal["kvm", "tcg"]
+#: The rate of QEMU's emulated local APIC timer (hw/intc/apic.c: nanoseconds, then divided).
+_LAPIC_KHZ = 1_000_000
 
 
 def kernel_args(
@@ -21,7 +23,10 @@ def kernel_args(
     own `extra_args` come last, and one of the same name replaces ours: `bugbox.init=none`.
     """
     replaced = {_key(arg) for arg in spec.kernel.extra_args}
-    ours = [*_console(), *_faults(), *_clock(tsc_khz, accel), *_speed(), *_names(), *_root(init)]
+    ours = [
+        *(*_console(), *_faults(), *_clock(tsc_khz, accel), *_timer(accel), *_speed()),
+        *(*_names(), *_root(init)),
+    ]
     return " ".join([*(a for a in ours if _key(a) not in replaced), *spec.kernel.extra_args])
 
 
@@ -57,6 +62,14 @@ def _clock(tsc_khz: int | None, accel: Accel) -> list[str]:
         # There is no better clock to check it against; a busy host would only look like drift.
         "tsc=reliable",
     ]
+
+
+def _timer(accel: Accel) -> list[str]:
+    if accel == "kvm":
+        return []  # It has a timer that counts in the processor's own clock.
+    # QEMU's local APIC counts nanoseconds. A kernel of our own takes our word for it (see
+    # image/kernels/lapic.c) and does not wait 0.2 s to measure it; Debian's passes over it.
+    return [f"bugbox.lapic_khz={_LAPIC_KHZ}"]
 
 
 def _speed() -> list[str]:
