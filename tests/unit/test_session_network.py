@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which network card a machine gets, and what is refused because nobody could keep to it."""
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -71,3 +72,25 @@ def test_it_is_refused_before_anything_is_made(made: World) -> None:
 
     managed(made, work)
     assert made.leftovers() == []
+
+
+def test_a_probe_reaches_a_sessions_machine(made: World) -> None:
+    """A fake machine's ports are this host's own."""
+    made.wire()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        text = made.puzzle.joinpath("puzzle.yaml").read_text()
+        probe = PROBE.replace("tcp: 80", f"tcp: {port}")
+        made.write("puzzle.yaml", text.replace("hints:\n", f"{probe}hints:\n"))
+
+        async def work(manager: Manager) -> None:
+            await manager.answer("start", {"puzzle": str(made.puzzle)})
+            report = await manager.answer("check", {})
+            assert [each["status"] for each in report["checks"]] == ["failed", "passed"]
+            server.close()
+            report = await manager.answer("check", {})
+            assert report["checks"][1]["message"] == (
+                f"nothing answers on port {port} from outside"
+            )
+
+        managed(made, work)
