@@ -52,6 +52,42 @@ def test_every_puzzle_is_the_same_as_from_a_machine(
     assert containers(engine) == []
 
 
+WISHES = """\
+network: {hosts: {db.internal: 10.0.2.100}}
+boot: {units: [ssh, user-manager, sysstat]}
+user: {shell: /bin/dash, sudo: none}
+build: {inputs: [src], keep: [/var/lib/apt/lists]}
+machine: {disks: [{name: spool, size: 1MiB, fs: ext4, mount: /var/spool/app}]}
+"""
+
+
+@pytest.mark.skipif(
+    not os.environ.get("BUGBOX_TEST_ALL"), reason="BUGBOX_TEST_ALL=1: two builds more"
+)
+def test_what_a_manifest_asks_for_is_the_same_too(
+    built: Home, bugbox: Bugbox, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bugbox("new", "small", cwd=tmp_path)
+    folder = tmp_path / "small"
+    text = (folder / "puzzle.yaml").read_text()
+    (folder / "puzzle.yaml").write_text(text + WISHES)
+    (folder / "src").mkdir()
+    (folder / "src/a").write_text("a")
+    with (folder / "build.sh").open("a") as script:
+        script.write("\nmkdir -p /var/lib/apt/lists; cp src/a /var/lib/apt/lists\n")
+    (made,) = bugbox.json("build", str(folder), timeout=300)
+    in_machine, entries = layer_file.verify(Path(made["folder"]) / "puzzle.tar.zst")
+    names = {entry.name for entry in entries}
+    assert {"etc/systemd/system/.wh.user@.service", "var/lib/apt/lists/a"} <= names
+    monkeypatch.setenv("DOCKER_HOST", engine)
+    puzzle = load(folder)
+    image = store.find_base(built, puzzle.base)
+    assert image is not None
+    with built_in_container(bugbox.home, puzzle, image) as made_here:
+        in_container, _ = layer_file.verify(made_here.file)
+    assert in_container == in_machine
+
+
 def small(bugbox: Bugbox, folder: Path, build: str) -> Path:
     bugbox.home.layers.unlink()
     bugbox("new", "small", cwd=folder)

@@ -13,6 +13,7 @@ import pytest
 
 from bugbox.config import load
 from bugbox.paths import Home
+from bugbox.puzzle import tree
 from bugbox.puzzle.definition import load as load_puzzle
 from bugbox.session import prepare
 from tests.conftest import FACTOR, Bugbox, borrowing
@@ -217,6 +218,16 @@ def test_what_the_manifest_asks_for_is_there(machine: tuple[Bugbox, str]) -> Non
     assert command.root(id, "getent passwd learner").strip().endswith(":/bin/dash")
     command("shell", id, "--", "sudo", "-n", "true", ok=(1,))
     assert command.root(id, "systemctl is-active nftables sysstat").split() == ["active"] * 2
+
+
+def test_what_processes_alone_change_is_no_file_of_the_machine(
+    machine: tuple[Bugbox, str],
+) -> None:
+    """A check that is served by a new process has changed nothing: /proc has a link for each."""
+    command, id = machine
+    listed = tree.parse(command.root(id, tree.script().decode(), timeout=120).encode())
+    assert b"/etc/hosts" in listed and b"/var/spool/app" in listed
+    assert not {b"/proc", b"/sys", b"/dev", b"/run", b"/tmp"} & {*listed}
 
 
 @pytest.mark.skipif(not ALL, reason="BUGBOX_TEST_ALL=1: another boot")

@@ -166,10 +166,15 @@ def _whole(heard: bytes) -> bool:
     head, end, body = heard.partition(b"\r\n\r\n")
     if not end:
         return False
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"content-length" and value.strip().isdigit():
-            return len(body) >= int(value.strip()[:12])
+    first, *lines = head.split(b"\r\n")
+    if first.split(b" ")[1:2] in ([b"204"], [b"304"]):  # never with a body
+        return True
+    for line in lines:
+        name, _, value = (part.strip().lower() for part in line.partition(b":"))
+        if name == b"content-length" and value.isdigit():
+            return len(body) >= int(value[:12])
+        if name == b"transfer-encoding" and value.endswith(b"chunked"):
+            return body.endswith(b"0\r\n\r\n")
     return False
 
 

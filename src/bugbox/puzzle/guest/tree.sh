@@ -12,7 +12,9 @@ while read -r _ point kind _; do
     case $point in
     /run | /run/* | /tmp | /tmp/* | /var/tmp/* | /dev | /dev/* | /sys/* | /proc/*) continue ;;
     esac
-    find "$point" -xdev \( -path /run -o -path /tmp -o -path /var/log/journal \) -prune -o -print0
+    # The number of links of /proc is that of the processes.
+    find "$point" -xdev \( -path /run -o -path /tmp -o -path /dev -o -path /proc -o -path /sys \
+        -o -path /var/log/journal \) -prune -o -print0
 done </proc/mounts | xargs -0 stat -c '%i %f %h %u %g %s %y %z|%n'
 # A file that ends while it is listed is no failure of the list.
 exit 0
