@@ -14,7 +14,7 @@ from bugbox.errors import DefinitionError
 from bugbox.image import source
 from bugbox.puzzle.definition import Puzzle, load
 from bugbox.puzzle.inputs import NEVER, layer_key, never, pack
-from bugbox.puzzle.manifest import KEPT
+from bugbox.puzzle.machine_keys import KEPT
 from bugbox.puzzle.setup import OWN, wrapper
 from bugbox.puzzle.units import SERVICES
 

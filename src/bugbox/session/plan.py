@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bugbox.puzzle.definition import Puzzle, Script
-from bugbox.puzzle.manifest import ExtraDisk
+from bugbox.puzzle.machine_keys import ExtraDisk
 from bugbox.puzzle.variants import draw, environment, picks
 
 __all__ = ["Plan", "another", "of_image", "of_puzzle"]

@@ -24,7 +24,7 @@ from bugbox.machine.driver import Driver, Machine
 from bugbox.machine.spec import Drive, Kernel, MachineSpec
 from bugbox.machine.state import State
 from bugbox.paths import Home, SessionPaths
-from bugbox.puzzle.manifest import ExtraDisk
+from bugbox.puzzle.machine_keys import ExtraDisk
 from bugbox.session.description import from_json, to_json
 from bugbox.session.identity import introduce
 from bugbox.session.logs import console_tail
