@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import pytest
 from session_world import MANIFEST, World, run, until, world
 
@@ -148,6 +149,28 @@ def test_one_that_is_used_or_may_not_be_paused_does_not(made: World, host: Host)
 
     run(used)
     run(forbidden)
+
+
+def test_one_with_a_forwarded_connection_is_paused_and_not_saved(made: World, host: Host) -> None:
+    async def work() -> None:
+        async with keeping(made, idle_pause=0.0) as manager:
+            session = await start(manager, made.puzzle)
+            server = await anyio.create_tcp_listener(local_host="127.0.0.1")
+            port = server.extra(anyio.abc.SocketAttribute.local_port)
+            async with server:
+                connection = await (await session.lifeline()).dial(port)
+                await session.pause()
+                host.mib = RESERVE + 10
+                assert not await manager._admission._save_one()
+                await session.lifeline()
+                await connection.close()
+                await until(lambda: session.machine and not session.machine.lifeline.dialled)
+                await session.pause()
+                assert await manager._admission._save_one()
+                assert session.state == "saved"
+                host.mib = 4096
+
+    run(work)
 
 
 def test_standbys_of_others_give_way_first(made: World, host: Host) -> None:

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from session_world import MANIFEST, World, run, until, world
 
-from bugbox.errors import StateError
+from bugbox.errors import MachineLost, StateError
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.session.idle import Idleness
 from bugbox.session.manager import Manager
@@ -220,6 +220,23 @@ def test_paused_by_hand_the_next_use_lets_it_run_on(made: World) -> None:
 
     run(work)
     assert made.leftovers() == []
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_a_key_after_its_end_wakes_nothing(made: World, save: bool) -> None:
+    async def work() -> None:
+        async with keeping(made) as manager:
+            session = await started(made, manager)
+            seat = await at_a_prompt(session)
+            await session.pause(save=save)
+            await manager.answer("stop", {"all": True})
+            with pytest.raises(MachineLost):
+                await seat.send(b"anybody there?")
+            with pytest.raises(StateError, match="is stopped"):
+                await session.lifeline()
+            assert made.leftovers() == []
+
+    run(work)
 
 
 def test_many_uses_at_once_wake_it_once(made: World) -> None:

@@ -196,7 +196,7 @@ class Admission:
 
     async def _save_one(self) -> bool:
         """Put the machine that has been paused for longest onto the disk; False: there is none."""
-        resting = [s for s in self._sessions() if s.resting and not s.changing.locked()]
+        resting = [s for s in self._sessions() if s.resting and _may_be_saved(s)]
         for session in sorted(resting, key=lambda session: session.rested):
             if session.id in self._unsaved:
                 continue
@@ -253,6 +253,12 @@ class Admission:
             claimed=sum(max(0, need - use) for (_, need), use in zip(running, uses, strict=True)),
             resting_use=sum(await in_thread(_used, resting)),
         )
+
+
+def _may_be_saved(session: Session) -> bool:
+    """Nobody is at it, and no forwarded connection would end with its VMM."""
+    machine = session.machine
+    return machine is not None and not session.changing.locked() and not machine.lifeline.dialled
 
 
 def _used(machines: list[tuple[Process, int]]) -> list[int]:

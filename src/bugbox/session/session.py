@@ -335,9 +335,9 @@ class Session:
 
     async def wake(self) -> None:
         """Let a machine that rests run on, with the right time; nothing where it does not rest."""
-        if (self.resting or self.saved) and not self._ending:
+        if (self.resting or self.saved) and not self._ending and not self.over:
             async with self.change():
-                if self.resting or self.saved:
+                if (self.resting or self.saved) and not self.over:
                     await self._resume(Stopwatch())
 
     def _stirred(self) -> None:
@@ -474,7 +474,7 @@ class Session:
     async def _end_machine(self) -> None:
         if self._coming_back:
             self._coming_back.cancel()
-        machine, self.machine, self.trouble = self.machine, None, ""
+        machine, self.machine, self.trouble, self.resting = self.machine, None, "", ""
         if machine is not None:
             await machine.stop(0.0)
         if self.record.saved:

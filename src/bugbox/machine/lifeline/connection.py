@@ -135,6 +135,11 @@ class Connection(asyncio.Protocol):
         """Whether a command, a script, a transfer or a call has not ended yet."""
         return bool(self._calls) or any(c.kind in _WORK for c in self._channels.values())
 
+    @property
+    def dialled(self) -> bool:
+        """Whether somebody is connected to one of the guest's ports."""
+        return any(channel.kind == "dial" for channel in self._channels.values())
+
     # The conversation's start and end.
 
     async def synchronize(self, timeout: float) -> Hello:

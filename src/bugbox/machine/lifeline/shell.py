@@ -93,6 +93,11 @@ class Lifeline:
         """Whether somebody waits for the end of a command, a script, a transfer or a call."""
         return self._connection is not None and self._connection.working
 
+    @property
+    def dialled(self) -> bool:
+        """Whether somebody is connected to one of the guest's ports."""
+        return self._connection is not None and self._connection.dialled
+
     async def connect(self, timeout: float) -> None:
         """Connect and begin a conversation, trying again until `timeout`; MachineLost then.
 
