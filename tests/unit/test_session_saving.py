@@ -381,3 +381,18 @@ def test_a_host_that_runs_short_gets_memory_back(
             assert used.state == "ready", "in use, it is left alone"
 
     run(work)
+
+
+def test_a_saved_machine_is_loaded_to_be_forked(made: World) -> None:
+    """Loading takes a turn of its own, before the fork's."""
+
+    async def work() -> None:
+        async with keeping(made) as manager:
+            session = await saved(made, manager)
+            manager._admission._turns.total_tokens = 1
+            with anyio.fail_after(60):
+                answer = await manager.answer("fork", {"id": session.id})
+            assert answer["of"] == session.id and answer["state"] == session.state == "ready"
+            await ends(manager, made)
+
+    run(work)

@@ -138,8 +138,12 @@ class Admission:
         if busy.borrowed_tokens >= busy.total_tokens:
             before = busy.borrowed_tokens + busy.tasks_waiting
             notice(f"{before} starts are under way; this one waits for its turn")
-        async with self._turns:
+        mine = object()  # one task may hold two: who forks a machine may have to load it first
+        await self._turns.acquire_on_behalf_of(mine)
+        try:
             yield
+        finally:
+            self._turns.release_on_behalf_of(mine)
 
     @asynccontextmanager
     async def boots(self, plan: Plan) -> AsyncIterator[None]:

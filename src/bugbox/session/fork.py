@@ -71,6 +71,8 @@ async def fork(
     would have said.
     """
     require_forkable(session)
+    # Before its own turn: one that is on the disk takes a turn to be loaded.
+    await session.wake()
     async with AsyncExitStack() as room, AsyncExitStack() as taken:
         with watch.stage("room"):
             await room.enter_async_context(session.admitted())
