@@ -92,6 +92,10 @@ def test_a_command_is_answered(bed: Bed) -> None:
         done = await machine.lifeline.run(["sh", "-c", "echo out; echo err >&2; exit 7"])
         assert (done.code, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
         assert machine.state is State.READY
+        # And nobody comes in through a card that is not there.
+        with pytest.raises(GuestError, match="no network card"):
+            async with machine.opening(80):
+                pytest.fail("it has none")
 
     bed.with_machine(test)
 
