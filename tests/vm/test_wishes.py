@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +184,9 @@ def test_probes_find_what_a_stranger_finds(machine: tuple[Bugbox, str]) -> None:
     assert check(command, id)["page"] == FINE
 
 
-def test_the_guest_reaches_nothing_by_that_card(machine: tuple[Bugbox, str]) -> None:
-    """Not the host's own services either, which answer whoever is on the host."""
-    command, id = machine
+@contextmanager
+def asked_of_the_host() -> Iterator[tuple[int, list[str]]]:
+    """Serve pages on the host's own 127.0.0.1; yield its port, and what is asked for."""
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -199,13 +200,37 @@ def test_the_guest_reaches_nothing_by_that_card(machine: tuple[Bugbox, str]) -> 
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        port = server.server_address[1]
-        tried = command.root(
-            id, f"ip -4 -o addr show scope global; curl -m 3 10.0.2.2:{port}", ok=(7, 28)
-        )
+        yield server.server_address[1], asked
         server.shutdown()
+
+
+def test_the_guest_reaches_nothing_by_that_card(machine: tuple[Bugbox, str]) -> None:
+    """Not the host's own services either, which answer whoever is on the host."""
+    command, id = machine
+    with asked_of_the_host() as (port, asked):
+        look = f"ip -4 -o addr show scope global; curl -m 3 10.0.2.2:{port}"
+        tried = command.root(id, look, ok=(7, 28))
     assert "10.0.2.15" in tried, "it has the card and an address"
     assert asked == []
+
+
+@pytest.mark.skipif(not ALL, reason="BUGBOX_TEST_ALL=1: another machine")
+def test_the_whole_network_is_there_where_the_owner_says_so(built: Home, tmp_path: Path) -> None:
+    """All of it: that the host's own services are among it is why somebody has to say so."""
+    with borrowing(built) as home:
+        command = Bugbox(home)
+        command("new", "wide", cwd=tmp_path)
+        with (tmp_path / "wide/puzzle.yaml").open("a") as manifest:
+            manifest.write("network: {egress: full}\n")
+        command("build", str(tmp_path / "wide"), timeout=300)
+        refused = command("start", str(tmp_path / "wide"), ok=(3,))
+        assert b"BUGBOX_OPEN_NETWORK=on" in refused.stderr
+        command.env["BUGBOX_OPEN_NETWORK"] = "on"
+        id = command.start(str(tmp_path / "wide"))
+        with asked_of_the_host() as (port, asked):
+            command.root(id, f"curl -s -m 20 10.0.2.2:{port}/seen")
+        assert asked == ["/seen"]
+        command.end()
 
 
 def test_what_the_manifest_asks_for_is_there(machine: tuple[Bugbox, str]) -> None:
