@@ -27,6 +27,11 @@ static struct ring queue;
 static struct decoder decoder;
 static struct link_events on;
 static bool readable, stuck;
+/*
+ * The host was not there when we last looked. A clone wakes up with its first bytes before the word
+ * that it is back: what we answer meanwhile must outlast another look that still finds it away.
+ */
+static bool away;
 
 static void port_ready(struct watch *watch, uint32_t events)
 {
@@ -57,7 +62,7 @@ void link_attach(int fd)
     watch_init(&port, fd, port_ready);
     watch_want(&port, EPOLLIN | EPOLLOUT | EPOLLET);
     readable = true;
-    stuck = false;
+    stuck = away = false;
 }
 
 bool link_has_room(void)
@@ -103,9 +108,12 @@ static void lose(void)
 
 static void host_is_away(void)
 {
+    timer_set(&look_again, AWAY_MS, look);
+    if (away)
+        return;
+    away = true;
     decoder_reset(&decoder);
     link_forget();
-    timer_set(&look_again, AWAY_MS, look);
     on.away();
 }
 
@@ -117,9 +125,10 @@ static void flush(void)
         const uint8_t *bytes;
         size_t count = ring_peek(&queue, &bytes);
         ssize_t sent = write(port.fd, bytes, count);
-        if (sent > 0)
+        if (sent > 0) {
+            away = false;
             ring_drop(&queue, (size_t)sent);
-        else if (sent < 0 && errno == EAGAIN)
+        } else if (sent < 0 && errno == EAGAIN)
             stuck = true;
         else if (sent < 0 && errno == EPIPE)
             return; /* Reading says what happened. */
@@ -153,7 +162,7 @@ static void take_bytes(void)
         readable = false;
         host_is_away();
     } else if (errno == EAGAIN) {
-        readable = false;
+        readable = away = false;
     } else if (errno != EINTR) {
         readable = false;
         lose();
