@@ -176,11 +176,12 @@ def test_one_that_works_by_itself_is_not_idle(made: World) -> None:
             idleness.look()
             await anyio.sleep(0.2)
             assert idleness.look() > 0.1
-            # The VMM itself is kept busy: its process answers pings without end.
-            with anyio.move_on_after(1.0):
-                while True:
-                    await machine.lifeline.ping(20)
-            assert idleness.look() == 0.0
+            # The VMM itself is kept busy, with pings, until it has had its share of a busy host.
+            with anyio.fail_after(60):
+                while idleness.look() > 0.0:
+                    with anyio.move_on_after(0.5):
+                        while True:
+                            await machine.lifeline.ping(20)
 
     run(work)
 

@@ -272,7 +272,8 @@ class Session:
         """
         if not self.plan.pausable:
             raise StateError(
-                f"{self.id} may not be paused: its puzzle says so", hint="session.pausable"
+                f"{self.id} may not be paused: its puzzle says so",
+                hint="session.pausable in its puzzle.yaml; bugbox stop ends it",
             )
         async with self.change():
             if save and not self.saved:
