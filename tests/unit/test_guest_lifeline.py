@@ -327,6 +327,10 @@ def test_leaves_no_descriptor_and_no_child(host: Speaker, agent: Agent) -> None:
         host.run("true", user="nosuch")
         channel = host.open("terminal", arg=["true"], rows=24, cols=80)
         host.finish(channel)
+    # The end of a channel is told before the last of what it took is given back.
+    patience = time.monotonic() + 10
+    while (agent.descriptors(), agent.children()) != (before, []) and time.monotonic() < patience:
+        time.sleep(0.05)
     assert agent.descriptors() == before
     assert agent.children() == []
 
