@@ -92,13 +92,18 @@ async def end_copying(monitor: Monitor, factor: float) -> None:
         await monitor.execute("cont")
 
 
-async def take_over(monitor: Monitor, factor: float) -> None:
-    """Let a machine run whose keeper died while it copied it, and do nothing to any other."""
+async def take_over(monitor: Monitor, factor: float) -> bool:
+    """Let a machine run whose keeper died while it copied it, and do nothing to any other.
+
+    Whether it had been copied at all, so that its state may be another by now.
+    """
     told = await monitor.execute("query-migrate-capabilities")
     ours = {"capability": "pause-before-switchover", "state": True}
-    if isinstance(told, list) and ours in told:
-        await end_copying(monitor, factor)
-        await run_on(monitor, factor)
+    if not isinstance(told, list) or ours not in told:
+        return False
+    await end_copying(monitor, factor)
+    await run_on(monitor, factor)
+    return True
 
 
 async def run_on(monitor: Monitor, factor: float) -> None:

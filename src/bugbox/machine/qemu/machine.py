@@ -397,8 +397,8 @@ class QemuMachine:
 
     async def take_up(self, status: str, patience: float) -> None:
         """Make what it can of a machine that ran on without us."""
-        await take_over(self._monitor, self._factor)
-        status = await self._monitor.status()
+        if await take_over(self._monitor, self._factor):
+            status = await self._monitor.status()
         if status == "running":
             if not await self._same_boot(patience):
                 self._state = State.REBOOTING
