@@ -606,6 +606,26 @@ def test_a_machine_that_dies_under_a_shell_ends_it_at_once(
     managed(made, work)
 
 
+@pytest.mark.parametrize(("answers", "told"), [((None, True), True), ((None, False), False)])
+def test_systemd_is_asked_again_when_it_takes_too_long(
+    made: World, monkeypatch: pytest.MonkeyPatch, answers: tuple[bool | None, ...], told: bool
+) -> None:
+    left = list(answers)
+
+    async def goes_down(lifeline: object, timeout: float) -> bool | None:
+        return left.pop(0)
+
+    monkeypatch.setattr("bugbox.session.terminal.goes_down", goes_down)
+
+    async def work(manager: Manager) -> None:
+        session = (await manager.find(await start(made, manager))).session
+        seat = Seat(session, Login(user="learner"), 24, 80)
+        assert await seat._going_down() is told
+        assert left == []
+
+    managed(made, work)
+
+
 def test_ps_shows_what_is_being_made_and_no_puzzle_for_a_bare_machine(made: World) -> None:
     made.write("ready.sh", '#!/bin/sh\n[ -e "$FAKE_ROOT/go" ]\n')
 

@@ -144,9 +144,14 @@ async def _wait_for_other_init(boot: Boot) -> tuple[str, ...]:
     raise boot.failed(f"its init was not done in time: there is no {_STARTED}", late=True)
 
 
-async def goes_down(lifeline: Lifeline, timeout: float) -> bool:
-    """Whether process 1 says that it is powering off or rebooting. GuestError when none answers."""
+async def goes_down(lifeline: Lifeline, timeout: float) -> bool | None:
+    """Whether process 1 says that it is powering off or rebooting; None: not within `timeout` s.
+
+    GuestError when the lifeline does not answer.
+    """
     result = await lifeline.run(["systemctl", "is-system-running"], timeout=timeout, limit=4096)
+    if result.timed_out:
+        return None
     word = result.stdout.strip()
     if word != b"offline" and result.code not in _HOPELESS:
         return word == b"stopping"

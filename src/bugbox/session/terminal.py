@@ -26,6 +26,8 @@ _DETACHED_LIMIT = 8
 _TAKEN_OVER = "taken over"
 #: Seconds to ask process 1 whether it is going down.
 _ASK_TIMEOUT = 3.0
+#: How often: on its way down it is busy.
+_ASK_TIMES = 5
 _FOREVER = 1e6
 
 
@@ -201,9 +203,13 @@ class Seat:
     async def _says_it_goes_down(self) -> bool:
         timeout = _ASK_TIMEOUT * self.session.host.settings.timeout_factor
         try:
-            return await goes_down(await self.session.lifeline(), timeout)
+            for _ in range(_ASK_TIMES):
+                answer = await goes_down(await self.session.lifeline(), timeout)
+                if answer is not None:
+                    return answer
         except (GuestError, StateError):
             return True
+        return False
 
     async def _same_shell(self, terminal: str) -> Note:
         """The agent was killed and is back: its shells may have lived on, or not."""
