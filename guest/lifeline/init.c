@@ -247,6 +247,7 @@ static _Noreturn void hand_over(int started)
     char step[128];
 
     use_console();
+    umask(022); /* as the kernel would start it; systemd sets its own, others do not */
     int64_t now = now_ns();
     if (write(started, &now, sizeof(now)) < 0)
         say("the lifeline has ended");
