@@ -95,9 +95,9 @@ class Ours:
         """Start a machine and stop it again; what the command said and what its user waited."""
         begun = time.monotonic()
         answer = self.bugbox.json("start", *what, *args)
+        typed = (time.monotonic() - begun) * 1000
         if answer["clone"] is not self.clones:
             raise RuntimeError(f"{self.title}: clone is {answer['clone']}, which is another race")
-        typed = (time.monotonic() - begun) * 1000
         self.bugbox("stop", answer["id"], "--yes")
         return {"to ready": float(answer["timings_ms"]["total"]), "as typed": typed}
 

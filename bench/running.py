@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
 from typing import Self
 
 from bench.ours import PUZZLE, Ours
+from bugbox.session.record import load
 
 __all__ = ["Fork", "Idle"]
 
@@ -58,28 +58,26 @@ class Idle(Ours):
         for _ in range(self.count):
             id = self.bugbox.json("start", PUZZLE)["id"]
             self.bugbox("shell", id, "--", "true")
-        self.pids = [
-            int(json.loads(record.read_text())["pid"])
-            for record in self.bugbox.home.sessions.glob("*/record.json")
+        records = [
+            load(self.bugbox.home, each.name) for each in self.bugbox.home.sessions.iterdir()
         ]
+        self.processes = [record.process for record in records if record.process is not None]
         time.sleep(_SETTLE)
         return self
 
     def once(self) -> dict[str, float]:
         """Look at them for a while."""
-        before = [_cpu_seconds(pid) for pid in self.pids]
+        before = self._cpu_ticks()
         time.sleep(_LOOK)
-        used = sum(map(_cpu_seconds, self.pids)) - sum(before)
-        pss = sum(map(_pss_kib, self.pids)) / 1024
+        used = (self._cpu_ticks() - before) / os.sysconf("SC_CLK_TCK")
+        pss = sum(_pss_kib(process.pid) for process in self.processes) / 1024
         return {
             "CPU [% of a core]": 100 * used / _LOOK / self.count,
             "memory of its own, PSS [MiB]": pss / self.count,
         }
 
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    def _cpu_ticks(self) -> int:
+        return sum(process.cpu_ticks() for process in self.processes)
 
 
 def _pss_kib(pid: int) -> int:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,17 @@ class Bugbox:
         assert not list(self.home.sessions.iterdir()), "session folders left"
         sockets = [p.name for p in self.home.runtime.iterdir() if p.name != "keeper"]
         assert not sockets, f"left in the runtime folder: {sockets}"
+
+
+def write_puzzle(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write a puzzle's files, scripts with their run bit; return its folder."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        if name.endswith(".sh"):
+            path.chmod(0o755)
+    return folder
 
 
 @pytest.fixture(scope="session")

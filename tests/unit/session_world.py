@@ -21,9 +21,12 @@ from bugbox.machine.fake import FakeDriver
 from bugbox.paths import Home
 from bugbox.puzzle.definition import load
 from bugbox.session import drivers, prepare
+from bugbox.session.manager import Manager
 from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Host
+from bugbox.session.session import Session
+from bugbox.session.terminal import Ended, Output, Seat
 
 T = TypeVar("T")
 
@@ -173,6 +176,23 @@ async def until(condition: Callable[[], Any], timeout: float = 20.0) -> None:
     with anyio.fail_after(timeout):
         while not condition():  # noqa: ASYNC110 (what is waited for has no event)
             await anyio.sleep(0.002)
+
+
+async def started(made: World, manager: Manager) -> Session:
+    """Start the puzzle."""
+    answer = await manager.answer("start", {"puzzle": str(made.puzzle)})
+    return (await manager.find(answer["id"])).session
+
+
+async def read_until(seat: Seat, wanted: bytes) -> bytes:
+    """Return what somebody at a terminal sees until `wanted` is there, notes in angle brackets."""
+    seen = b""
+    with anyio.fail_after(20):
+        while wanted not in seen:
+            item = await seat.receive()
+            assert not isinstance(item, Ended), seen
+            seen += item.data if isinstance(item, Output) else f"<{item.text}>".encode()
+    return seen
 
 
 KEEPER = """

@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
-from session_world import World, run, until, world
+from session_world import World, read_until, run, started, until, world
 
 from bugbox.errors import GuestError, NotFound, OutOfResources, StateError, UserError
 from bugbox.machine import fake
@@ -24,8 +24,7 @@ from bugbox.session import checkpoint as checkpointing
 from bugbox.session import fork as forking
 from bugbox.session.manager import Manager
 from bugbox.session.record import Phase, load
-from bugbox.session.session import Session
-from bugbox.session.terminal import Ended, Login, Note, Output, Seat
+from bugbox.session.terminal import Login, Seat
 
 CLONE_CHECKS = """\
 checks:
@@ -55,11 +54,6 @@ def managed(made: World, work: Callable[[Manager], Awaitable[None]]) -> None:
     run(main)
 
 
-async def start(made: World, manager: Manager) -> Session:
-    answer = await manager.answer("start", {"puzzle": str(made.puzzle)})
-    return (await manager.find(answer["id"])).session
-
-
 def files(made: World, id: str) -> set[str]:
     return {path.name for path in made.home.session(id).root.iterdir()}
 
@@ -80,7 +74,7 @@ def drives(made: World, id: str) -> list[str]:
 
 def test_a_fork_is_a_session_of_its_own_that_goes_on_from_there(made: World) -> None:
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
+        one = await started(made, manager)
         guest(made, one.id, "before").touch()
         answer = await manager.answer("fork", {"id": one.id})
         assert answer["of"] == one.id
@@ -115,7 +109,7 @@ def test_a_fork_whose_identity_fails_is_gone_and_its_original_runs_on(
         raise GuestError("no entropy")
 
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
+        one = await started(made, manager)
         monkeypatch.setattr(forking, "rejuvenate", broken)
         with pytest.raises(GuestError, match="no entropy"):
             await manager.answer("fork", {"id": one.id})
@@ -138,7 +132,7 @@ def test_a_copy_that_fails_leaves_the_record_true(
         raise OutOfResources("no space is left for a copy of the machine")
 
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
+        one = await started(made, manager)
         monkeypatch.setattr(FakeMachine, "capture", capture)
         with pytest.raises(OutOfResources):
             await manager.answer("checkpoint", {"id": one.id})
@@ -157,8 +151,8 @@ def test_no_space_for_a_checkpoint(made: World, monkeypatch: pytest.MonkeyPatch)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
-        monkeypatch.setattr(fake, "_write_all", full)
+        one = await started(made, manager)
+        monkeypatch.setattr(fake, "write_all", full)
         with pytest.raises(OutOfResources, match="no space is left"):
             await manager.answer("checkpoint", {"id": one.id})
         monkeypatch.undo()
@@ -181,7 +175,7 @@ def test_checks_in_clones_leave_no_trace(made: World) -> None:
     with_clone_checks(made)
 
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
+        one = await started(made, manager)
         before = made.log(one.id)
         answer = await manager.answer("check", {"id": one.id})
         assert [each["status"] for each in answer["checks"]] == ["failed", "failed", "failed"]
@@ -210,7 +204,7 @@ def test_a_clone_that_fails_says_nothing_about_the_learner(
         raise GuestError("QEMU did not start")
 
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
+        one = await started(made, manager)
         guest(made, one.id, "made").touch()
         monkeypatch.setattr(FakeDriver, "start_copy", start_copy)
         answer = await manager.answer("check", {"id": one.id})
@@ -226,7 +220,7 @@ def test_a_machine_that_no_longer_answers_is_not_solved_in_a_clone_either(made: 
     with_clone_checks(made)
 
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
+        one = await started(made, manager)
         assert one.machine is not None
         one.machine.process.kill()
         await until(lambda: one.state == "failed")
@@ -241,7 +235,7 @@ def test_a_driver_that_cannot_copy_skips_them(made: World, monkeypatch: pytest.M
     can = FakeDriver().abilities
 
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
+        one = await started(made, manager)
         guest(made, one.id, "made").touch()
         answer = await manager.answer("check", {"id": one.id})
         assert answer["solved"] is None
@@ -256,22 +250,9 @@ def test_a_driver_that_cannot_copy_skips_them(made: World, monkeypatch: pytest.M
     managed(made, work)
 
 
-async def read_until(seat: Seat, wanted: bytes) -> bytes:
-    seen = b""
-    with anyio.fail_after(20):
-        while wanted not in seen:
-            item = await seat.receive()
-            assert not isinstance(item, Ended), seen
-            if isinstance(item, Output):
-                seen += item.data
-            elif isinstance(item, Note):
-                seen += f"<{item.text}>".encode()
-    return seen
-
-
 def test_undo_goes_back_and_the_terminals_are_told(made: World) -> None:
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
+        one = await started(made, manager)
         with pytest.raises(NotFound, match="no checkpoint"):
             await manager.answer("undo", {"id": one.id})
         guest(made, one.id, "kept").write_text("before")
@@ -321,7 +302,7 @@ def test_labels_and_how_many(made: World, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(checkpointing, "MOST", 2)
 
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
+        one = await started(made, manager)
         for label in ("../x", ".x", "", "x" * 33):
             with pytest.raises(UserError, match="label"):
                 await manager.answer("checkpoint", {"id": one.id, "label": label})
@@ -335,7 +316,7 @@ def test_labels_and_how_many(made: World, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_checkpoint_that_cannot_be_read_leaves_a_session_to_resume(made: World) -> None:
     async def work(manager: Manager) -> None:
-        one = await start(made, manager)
+        one = await started(made, manager)
         await manager.answer("checkpoint", {"id": one.id})
         (made.home.session(one.id).checkpoints / "1" / "state").write_bytes(b"")
         with pytest.raises(GuestError):

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from session_world import World, run, until, world
+from session_world import World, read_until, run, until, world
 
 from bugbox.errors import (
     BootFailed,
@@ -29,7 +29,7 @@ from bugbox.session import prepare, record
 from bugbox.session.guard import NEEDED, look
 from bugbox.session.manager import Manager
 from bugbox.session.session import Session
-from bugbox.session.terminal import Ended, Login, Note, Output, Seat
+from bugbox.session.terminal import Login, Note, Seat
 
 Work = Callable[[Manager, Any], Awaitable[None]]
 
@@ -67,16 +67,6 @@ async def until_state(session: Session, state: str) -> None:
     with anyio.fail_after(20):
         while session.state != state:
             await session.changed(20)
-
-
-async def read_until(seat: Seat, wanted: bytes) -> bytes:
-    seen = b""
-    with anyio.fail_after(20):
-        while wanted not in seen:
-            item = await seat.receive()
-            assert not isinstance(item, Ended), seen
-            seen += item.data if isinstance(item, Output) else f"<{item.text}>".encode()
-    return seen
 
 
 def test_who_is_meant(made: World) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import anyio
 import pytest
-from session_world import MANIFEST, World, run, until, world
+from session_world import MANIFEST, World, run, started, until, world
 
 from bugbox.errors import OutOfResources, StateError
 from bugbox.machine.fake import FakeDriver, FakeMachine
@@ -37,11 +37,6 @@ async def keeping(made: World, **settings: Any) -> AsyncIterator[Manager]:
     async with Manager(made.home, replace(made.settings, **settings)) as manager:
         await manager.adopt_all()
         yield manager
-
-
-async def started(made: World, manager: Manager) -> Session:
-    answer = await manager.answer("start", {"puzzle": str(made.puzzle)})
-    return (await manager.find(answer["id"])).session
 
 
 async def saved(made: World, manager: Manager) -> Session:

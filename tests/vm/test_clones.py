@@ -21,7 +21,7 @@ from bugbox.paths import Home
 from bugbox.puzzle.definition import load as load_puzzle
 from bugbox.session import cloning, prepare, template
 from bugbox.session.manager import Manager
-from tests.conftest import FACTOR, Bugbox
+from tests.conftest import FACTOR, Bugbox, write_puzzle
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -60,12 +60,7 @@ date +%s%N
 @pytest.fixture(scope="module")
 def puzzle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("puzzles") / "cloned"
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-        if name.endswith(".sh"):
-            (folder / name).chmod(0o755)
-    return folder
+    return write_puzzle(folder, FILES)
 
 
 @pytest.fixture(scope="module")

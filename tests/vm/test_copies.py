@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FACTOR, Bugbox
+from tests.conftest import FACTOR, Bugbox, write_puzzle
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -52,12 +52,7 @@ WHO = "hostname; cat /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1 | tr
 @pytest.fixture(scope="module")
 def puzzle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("puzzles") / "copied"
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-        if name.endswith(".sh"):
-            (folder / name).chmod(0o755)
-    return folder
+    return write_puzzle(folder, FILES)
 
 
 def statuses(box: Bugbox, id: str) -> list[str]:

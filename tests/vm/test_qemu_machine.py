@@ -138,9 +138,7 @@ async def back(machine: QemuMachine) -> None:
 
 
 def cpu_seconds(process: Process) -> float:
-    stat = Path(f"/proc/{process.pid}/stat").read_text()
-    fields = stat[stat.rindex(")") + 2 :].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return process.cpu_ticks() / os.sysconf("SC_CLK_TCK")
 
 
 def proc_status(process: Process, key: str) -> str:

@@ -16,9 +16,10 @@ from bugbox.cli.ask import escape_setting
 from bugbox.cli.out import complain, printable
 from bugbox.cli.raw import Modes, Raw, Signals
 from bugbox.cli.terminal import escape_key, key_name
+from bugbox.host.descriptor import write_all
 from bugbox.keeper import protocol
 from bugbox.keeper.client import stream
-from bugbox.keeper.stream import KeeperGone, Stream, error_of, write_all
+from bugbox.keeper.stream import KeeperGone, Stream, error_of
 from bugbox.paths import Home
 
 __all__ = ["console"]

@@ -16,9 +16,10 @@ from bugbox.cli.out import complain, printable
 from bugbox.cli.raw import Signals, size
 from bugbox.cli.terminal import End, escape_key, live
 from bugbox.errors import UserError
+from bugbox.host.descriptor import write_all
 from bugbox.keeper import protocol
 from bugbox.keeper.client import Terminal, stream
-from bugbox.keeper.stream import KeeperGone, Stream, error_of, exit_code, write_all
+from bugbox.keeper.stream import KeeperGone, Stream, error_of, exit_code
 from bugbox.paths import Home
 
 __all__ = ["run_command", "shell", "terminal_args"]

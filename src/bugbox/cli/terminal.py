@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 from bugbox.cli.out import printable
 from bugbox.cli.raw import Modes, Raw, Signals, size
 from bugbox.errors import UserError
+from bugbox.host.descriptor import write_all
 from bugbox.keeper import protocol
 from bugbox.keeper.client import Terminal
-from bugbox.keeper.stream import KeeperGone, Stream, error_of, exit_code, write_all
+from bugbox.keeper.stream import KeeperGone, Stream, error_of, exit_code
 
 __all__ = ["Action", "End", "Hooks", "escape_key", "key_name", "live"]
 

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from bugbox.errors import BugboxError, MachineLost, by_kind
+from bugbox.host.descriptor import write_all
 from bugbox.keeper import protocol
 from bugbox.keeper.protocol import Frame, FrameDecoder
 
-__all__ = ["KeeperGone", "Link", "Stream", "error_of", "exit_code", "relay", "write_all"]
+__all__ = ["KeeperGone", "Link", "Stream", "error_of", "exit_code", "relay"]
 
 _CHUNK = 1 << 16
 
@@ -214,16 +215,6 @@ def exit_code(payload: bytes) -> int:
     told = json.loads(payload)
     signo = told.get("signal")
     return 128 + int(signo) if signo is not None else int(told.get("code") or 0)
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of it, also to a descriptor that somebody made non-blocking."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            select.select([], [fd], [])
 
 
 def error_of(told: Mapping[str, Any]) -> BugboxError:

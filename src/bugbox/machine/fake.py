@@ -31,6 +31,7 @@ import anyio
 
 from bugbox.errors import BootFailed, GuestError, MachineLost, OutOfResources, StateError
 from bugbox.host.bridge import in_thread
+from bugbox.host.descriptor import write_all
 from bugbox.host.proc import Process, spawn
 from bugbox.machine.console import Console
 from bugbox.machine.driver import Abilities
@@ -217,7 +218,7 @@ class FakeMachine:
         begun = time.monotonic()
         saved = await in_thread(self._saved)
         try:
-            await in_thread(_write_all, wanted.state, saved)
+            await in_thread(write_all, wanted.state, saved)
         except OSError as error:
             raise OutOfResources("no space is left for a copy of the machine") from error
         wanted.switched = True
@@ -236,7 +237,7 @@ class FakeMachine:
             raise StateError(f"a machine that is {self._state} cannot be saved")
         kept = json.loads(_boot_file(self.spec).read_text())
         data = str(kept["boot_id"]).encode() + b"\n" + bytes(1 << 20)
-        await in_thread(os.write, sink, data)
+        await in_thread(write_all, sink, data)
         return len(data), hashlib.sha256(data).hexdigest()
 
     async def stop(self, grace: float = 5.0) -> None:
@@ -315,11 +316,6 @@ class FakeMachine:
         with contextlib.suppress(OSError):
             return (self.spec.root / "console.log").read_text(errors="replace")[-2000:]
         return ""
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
 
 
 def _read_all(fd: int) -> bytes:

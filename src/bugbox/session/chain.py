@@ -22,7 +22,7 @@ from bugbox.storage.disk import check_free, create_over_running
 
 __all__ = [
     "DEPTH",
-    "chain",
+    "images",
     "link",
     "linked",
     "make_overlays",
@@ -42,7 +42,7 @@ DEPTH = 16
 _NUMBERED = re.compile(r"[A-Za-z0-9-]+\.n([0-9]+)\.qcow2")
 
 
-def chain(drive: Drive) -> Iterator[Drive]:
+def images(drive: Drive) -> Iterator[Drive]:
     """Yield an image and all that it lies over, the topmost first."""
     part: Drive | None = drive
     while part is not None:
@@ -52,7 +52,7 @@ def chain(drive: Drive) -> Iterator[Drive]:
 
 def own_images(spec: MachineSpec, drive: Drive) -> list[Path]:
     """Return those images of a drive that lie in the session's folder, the topmost first."""
-    return [part.path for part in chain(drive) if part.path.parent == spec.root]
+    return [part.path for part in images(drive) if part.path.parent == spec.root]
 
 
 def still(spec: MachineSpec) -> tuple[Drive, ...]:
@@ -62,7 +62,7 @@ def still(spec: MachineSpec) -> tuple[Drive, ...]:
 
 def new_overlays(spec: MachineSpec) -> dict[str, Path]:
     """Name a new image for each drive that the machine writes to."""
-    named = [part.path for drive in spec.drives for part in chain(drive)]
+    named = [part.path for drive in spec.drives for part in images(drive)]
     used = [int(found[1]) for path in (*named, *spec.root.iterdir()) if (found := numbered(path))]
     number = max(used, default=0) + 1
     return {
@@ -107,7 +107,7 @@ def linked(drives: Iterable[Drive], home: Path, root: Path) -> tuple[Drive, ...]
 def link(drives: Iterable[Drive], home: Path, root: Path) -> None:
     """Give the session in `root` links of its own to the images of these drives in `home`."""
     for drive in drives:
-        for part in chain(drive):
+        for part in images(drive):
             if part.path.parent == home:
                 os.link(part.path, root / part.path.name)
 
@@ -149,7 +149,7 @@ def merged(spec: MachineSpec, images: list[Path]) -> MachineSpec:
 
 def sweep(spec: MachineSpec, pinned: Collection[Path]) -> None:
     """Remove images that neither the machine nor what is `pinned` needs."""
-    used = {*pinned, *(part.path for drive in spec.drives for part in chain(drive))}
+    used = {*pinned, *(part.path for drive in spec.drives for part in images(drive))}
     for path in [*spec.root.iterdir()]:
         if path not in used and (numbered(path) or path.name == "disk.qcow2"):
             path.unlink(missing_ok=True)

@@ -20,11 +20,12 @@ from bugbox.errors import StateError
 from bugbox.events import step
 from bugbox.host.bridge import in_thread, shielded
 from bugbox.machine.driver import Machine
+from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import State
 from bugbox.session import chain, checkpoints
 from bugbox.session.checkpoints import Kept
 from bugbox.session.description import from_json, to_json
-from bugbox.session.fork import wake
+from bugbox.session.fork import is_ready, wake
 from bugbox.session.freeze import freeze, require_forkable
 from bugbox.session.identity import Identity, clock_offset
 from bugbox.session.session import Session
@@ -93,9 +94,8 @@ async def undo(session: Session, label: str | None) -> dict[str, Any]:
         state = await in_thread(_open, kept.state)
 
         async def boot() -> Machine:
-            return await _wake_up(session, kept, spec_json, state, watch)
+            return await _wake_up(session, kept, spec, state, watch)
 
-        spec_json = to_json(spec)
         try:
             runs = session.machine is not None  # whose memory it then gets
             async with contextlib.nullcontext() if runs else session.admitted():
@@ -112,22 +112,20 @@ async def undo(session: Session, label: str | None) -> dict[str, Any]:
 
 
 async def _wake_up(
-    session: Session, kept: Kept, spec: dict[str, Any], state: int, watch: Stopwatch
+    session: Session, kept: Kept, spec: MachineSpec, state: int, watch: Stopwatch
 ) -> Machine:
     ledger, host = session.ledger, session.host
-    await in_thread(ledger.write, spec=spec, state=str(State.BOOTING), reason="", fresh=False)
+    booting = str(State.BOOTING)
+    await in_thread(ledger.write, spec=to_json(spec), state=booting, reason="", fresh=False)
     async with AsyncExitStack() as undone:
         with watch.stage("vmm"), step("Go back"):
-            machine = await host.driver.start_copy(from_json(spec), state, ledger.process_started)
+            machine = await host.driver.start_copy(spec, state, ledger.process_started)
         undone.push_async_callback(shielded, lambda: machine.stop(0.0))
         with watch.stage("wake"):
             same = Identity(hostname="", clock_offset_ns=kept.clock_offset_ns)
             await wake(machine, host.settings.timeout_factor, same, somebody_else=False)
             session.restored = frozenset(await machine.lifeline.terminals())
-        await machine.reached(State.READY)
-        hello = machine.lifeline.hello
-        boot = hello.boot_id if hello else ""
-        await in_thread(ledger.write, state=str(State.READY), reason="", guest_boot=boot)
+        await is_ready(ledger, machine)
         undone.pop_all()
         return machine
 

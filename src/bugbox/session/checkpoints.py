@@ -104,7 +104,7 @@ def new_label(paths: SessionPaths, wanted: str | None) -> str:
 def pinned(paths: SessionPaths) -> set[Path]:
     """Return the images that checkpoints need."""
     drives = (drive for each in kept(paths) for drive in each.spec.drives)
-    return {part.path for drive in drives for part in chain.chain(drive)}
+    return {part.path for drive in drives for part in chain.images(drive)}
 
 
 def begin(paths: SessionPaths) -> Path:
@@ -116,7 +116,7 @@ def begin(paths: SessionPaths) -> Path:
     return folder
 
 
-def publish(coming: Path, label: str, made: float, spec: MachineSpec, clock_offset_ns: int) -> Kept:
+def publish(coming: Path, label: str, made: float, spec: MachineSpec, clock_offset_ns: int) -> None:
     """Put a checkpoint whose state is written in its place; one of that label goes."""
     about = {"made": made, "clock_offset_ns": clock_offset_ns, "spec": to_json(spec)}
     with (coming / "about.json").open("w") as file:
@@ -132,7 +132,6 @@ def publish(coming: Path, label: str, made: float, spec: MachineSpec, clock_offs
         shutil.rmtree(old)
     else:
         coming.rename(final)
-    return _read(final, {**about, "spec": to_json(spec)})
 
 
 def discard(paths: SessionPaths) -> None:

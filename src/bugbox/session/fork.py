@@ -41,7 +41,7 @@ from bugbox.session.stopwatch import Stopwatch
 from bugbox.session.vmm_user import make_socket_folder, own_uid
 from bugbox.storage.memory import anonymous
 
-__all__ = ["Fork", "fork", "wake"]
+__all__ = ["Fork", "fork", "is_ready", "wake"]
 
 #: Seconds from the VMM's start to the end of the rejuvenation.
 _WAKE_TIMEOUT = 30.0
@@ -107,7 +107,7 @@ async def fork(
             name = ledger.record.id if identity.hostname else ""
             own = dataclasses.replace(identity, hostname=name)
             await wake(machine, session.host.settings.timeout_factor, own, somebody_else)
-        await _ready(ledger, machine)
+        await is_ready(ledger, machine)
         taken.pop_all()
         return Fork(ledger=ledger, machine=machine, pause_ms=frozen.pause_ms)
 
@@ -126,7 +126,8 @@ async def wake(machine: Machine, factor: float, identity: Identity, somebody_els
         raise GuestError(f"the copy did not wake up within {limit:g} s") from None
 
 
-async def _ready(ledger: Ledger, machine: Machine) -> None:
+async def is_ready(ledger: Ledger, machine: Machine) -> None:
+    """Let a copy that is awake be used, and write down which boot of the guest it goes on with."""
     await machine.reached(State.READY)
     hello = machine.lifeline.hello
     await in_thread(

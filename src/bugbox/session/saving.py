@@ -15,7 +15,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from bugbox.errors import HostError, OutOfResources, StateError
@@ -140,7 +140,7 @@ def _sync(path: Path, flags: int) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, ledger: Ledger):  # type: ignore[no-untyped-def]
+def _opened(path: Path, ledger: Ledger) -> Iterator[int]:
     """Open what was saved, once every byte of it was looked at."""
     saved = ledger.record.saved
     try:

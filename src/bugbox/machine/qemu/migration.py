@@ -22,6 +22,7 @@ import anyio
 
 from bugbox.errors import GuestError, HostError
 from bugbox.host.bridge import in_thread
+from bugbox.host.descriptor import write_all
 
 __all__ = [
     "IGNORE_SHARED",
@@ -82,9 +83,7 @@ def feed(source: int, sink: int) -> None:
             offset = 0
             while data := os.pread(source, _CHUNK, offset):
                 offset += len(data)
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(sink, view) :]
+                write_all(sink, data)
     finally:
         os.close(sink)
 
@@ -166,9 +165,7 @@ class FileReceiver(Receiver):
 
     def _write(self, data: bytes) -> None:
         self._hasher.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._sink, view) :]
+        write_all(self._sink, data)
 
 
 R = TypeVar("R", bound=Receiver)
