@@ -14,7 +14,7 @@ ALL = {p.relative_to(SOURCE).with_suffix("").as_posix().replace("/", ".") for p 
 LAYERS = (
     {"__init__"},
     {"errors"},
-    {"events", "paths"},
+    {"descriptor", "events", "paths"},
     {"config"},
     {"host"},
     {"storage", "network"},

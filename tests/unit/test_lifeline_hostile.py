@@ -7,6 +7,7 @@ import random
 import resource
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -533,22 +534,26 @@ async def test_a_hundred_thousand_frames_of_a_fuzzing_guest(
             broken += connection.lost is not None and not isinstance(connection.lost, MachineLost)
             await connection.aclose()
 
-    begun, connections, before = time.monotonic(), 0, 0
+    begun, connections, before, blocks = time.monotonic(), 0, 0, 0
     async with asyncio.timeout(240):
         while handled < 100_000:
             await session()
             connections += 1
             if connections == 300:
                 gc.collect()
-                before = resident()
-    grown = resident() - before
+                before, blocks = resident(), sys.getallocatedblocks()
+    gc.collect()
+    grown, kept = resident() - before, sys.getallocatedblocks() - blocks
     seconds = time.monotonic() - begun
     fuzzer.listener.close()
     print(
         f"seed {seed}: {handled} frames handled ({fuzzer.sent} sent) on {connections} "
         f"connections, {broken} ended for a broken rule, in {seconds:.1f} s; "
-        f"resident memory grew by {grown} KiB"
+        f"resident memory grew by {grown} KiB, Python keeps {kept} blocks more"
     )
     assert broken > 100
-    assert grown < 16 * 1024
+    # The heap of a process that ran three thousand tests before grows by fragments too: what
+    # Python still holds is exact, and the kernel's figure bounds what it cannot see.
+    assert kept < 20_000
+    assert grown < 64 * 1024
     assert len(asyncio.all_tasks()) < 10

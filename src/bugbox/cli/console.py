@@ -16,7 +16,7 @@ from bugbox.cli.ask import escape_setting
 from bugbox.cli.out import complain, printable
 from bugbox.cli.raw import Modes, Raw, Signals
 from bugbox.cli.terminal import escape_key, key_name
-from bugbox.host.descriptor import write_all
+from bugbox.descriptor import write_all
 from bugbox.keeper import protocol
 from bugbox.keeper.client import stream
 from bugbox.keeper.stream import KeeperGone, Stream, error_of

@@ -15,8 +15,8 @@ from bugbox.cli.menu import hooks, introduce
 from bugbox.cli.out import complain, printable
 from bugbox.cli.raw import Signals, size
 from bugbox.cli.terminal import End, escape_key, live
+from bugbox.descriptor import write_all
 from bugbox.errors import UserError
-from bugbox.host.descriptor import write_all
 from bugbox.keeper import protocol
 from bugbox.keeper.client import Terminal, stream
 from bugbox.keeper.stream import KeeperGone, Stream, error_of, exit_code

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from bugbox.cli.out import printable
 from bugbox.cli.raw import Modes, Raw, Signals, size
+from bugbox.descriptor import write_all
 from bugbox.errors import UserError
-from bugbox.host.descriptor import write_all
 from bugbox.keeper import protocol
 from bugbox.keeper.client import Terminal
 from bugbox.keeper.stream import KeeperGone, Stream, error_of, exit_code

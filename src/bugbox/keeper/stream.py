@@ -14,8 +14,8 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from bugbox.descriptor import write_all
 from bugbox.errors import BugboxError, MachineLost, by_kind
-from bugbox.host.descriptor import write_all
 from bugbox.keeper import protocol
 from bugbox.keeper.protocol import Frame, FrameDecoder
 

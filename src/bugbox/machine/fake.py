@@ -29,9 +29,9 @@ from pathlib import Path
 
 import anyio
 
+from bugbox.descriptor import write_all
 from bugbox.errors import BootFailed, GuestError, MachineLost, OutOfResources, StateError
 from bugbox.host.bridge import in_thread
-from bugbox.host.descriptor import write_all
 from bugbox.host.proc import Process, spawn
 from bugbox.machine.console import Console
 from bugbox.machine.driver import Abilities

@@ -20,9 +20,9 @@ from typing import TypeVar
 
 import anyio
 
+from bugbox.descriptor import write_all
 from bugbox.errors import GuestError, HostError
 from bugbox.host.bridge import in_thread
-from bugbox.host.descriptor import write_all
 
 __all__ = [
     "IGNORE_SHARED",
