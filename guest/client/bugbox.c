@@ -7,14 +7,25 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { QUESTION = 1024, TRY_LATER = 75 };
+enum { QUESTION = 1024, TRY_LATER = 75, WIDTH = sizeof("--width=65535") };
 
 static const char usage[] = "usage: bugbox check | hint [N] | story\n"
                             "Asks the bugbox outside: is it fixed? what next? what is it about?\n";
+
+/* For a person at a terminal the answer is laid out to its width. */
+static size_t add_width(char *end)
+{
+    struct winsize window;
+
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) < 0 || window.ws_col == 0)
+        return 0;
+    return (size_t)snprintf(end, WIDTH, "--width=%u", (unsigned)window.ws_col) + 1;
+}
 
 static int gather(char *question, int argc, char **argv)
 {
@@ -22,11 +33,12 @@ static int gather(char *question, int argc, char **argv)
 
     for (int i = 1; i < argc; i++) {
         size_t length = strlen(argv[i]) + 1;
-        if (length == 1 || size + length + 1 > QUESTION)
+        if (length == 1 || size + length + WIDTH + 1 > QUESTION)
             return -1;
         memcpy(question + size, argv[i], length);
         size += length;
     }
+    size += add_width(question + size);
     question[size++] = '\0';
     return (int)size;
 }

@@ -2,11 +2,13 @@
 """The lifeline's agent, run on this host: the real binary, real frames, no machine."""
 
 import os
+import pty
 import random
 import shutil
 import socket
 import struct
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -643,6 +645,21 @@ def test_ask_and_answer(host: Speaker, agent: Agent) -> None:
     host.send(ANSWER, 0, fields(id=number_, data=b"log\n", code=3), 1)
     out, _ = client.communicate(timeout=10)
     assert out == b"look at \0 the log\n" and client.returncode == 3
+
+
+def test_a_question_from_a_terminal_tells_its_width(host: Speaker, agent: Agent) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 73))
+    argv = ("chroot", str(agent.root), "/run/bugbox/bin/bugbox", "hint", "2")
+    client = subprocess.Popen(argv, stdout=theirs, stderr=subprocess.DEVNULL)
+    agent.closing.enter_context(client)
+    os.close(theirs)
+    question = host.next(ASK)
+    assert question.fields["arg"] == [b"2", b"--width=73"]
+    host.send(ANSWER, 0, fields(id=question.number("id"), data=b"wide\n", code=0), 1)
+    assert client.wait(10) == 0
+    assert os.read(ours, 100) == b"wide\r\n"
+    os.close(ours)
 
 
 def test_ask_is_refused(host: Speaker, agent: Agent) -> None:

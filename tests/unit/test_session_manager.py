@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -282,6 +283,23 @@ def test_questions_from_inside(made: World) -> None:
         statuses = [(await attempt.asked("story", []))[1] for _ in range(10)]
         assert 75 in statuses  # a loop in the guest is told to wait
         assert attempt.session.record.checks_run == 1
+
+    managed(made, work)
+
+
+@pytest.mark.parametrize(
+    ("told", "most"),
+    [("--width=30", 30), ("--width=9", 20), ("--width=99999999999", 100), ("--width=x", 80)],
+)
+def test_a_story_fits_the_terminal_it_was_asked_from(made: World, told: str, most: int) -> None:
+    made.write("description.md", "*There* is " + "a " * 99 + "file.")
+
+    async def work(manager: Manager) -> None:
+        await start(made, manager)
+        text, _ = await (await manager.find(None)).asked("story", [told])
+        bare = re.sub(r"\x1b\[\d+m", "", text.decode())
+        assert most - 2 <= max(len(line) for line in bare.splitlines()) <= most
+        assert ("\x1b[1mThere\x1b[0m" in text.decode()) is (told != "--width=x")
 
     managed(made, work)
 

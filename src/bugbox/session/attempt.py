@@ -21,6 +21,7 @@ from bugbox.paths import Home
 from bugbox.puzzle.check import LOST, Report, run_checks
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.hint import every_hint, give, next_hint
+from bugbox.puzzle.markdown import render
 from bugbox.puzzle.score import points, told
 from bugbox.puzzle.text import printable
 from bugbox.puzzle.variants import fill
@@ -172,17 +173,22 @@ class Attempt:
         return fill(text, self.session.plan.values)
 
     async def asked(self, verb: str, args: Sequence[str]) -> tuple[bytes, int]:
-        """Answer `bugbox check|hint|story` typed in the guest: text and an exit status."""
+        """Answer `bugbox check|hint|story` typed in the guest: text and an exit status.
+
+        Of a person's terminal the guest tells the width, as `--width=COLUMNS`.
+        """
         if not self._allowed():
             return _TOO_MANY
         try:
             if verb == "check":
                 return _check_text(await self.check())
             if verb == "hint":
-                return _hint_text(await self.hint(*_number(args), now="--now" in args))
+                hint = await self.hint(*_number(args), now="--now" in args)
+                return _hint_text(hint, _width(args))
             if verb == "story":
                 puzzle = self.puzzle
-                return _encode(f"{puzzle.title}\n\n{self._filled(puzzle.description)}"), 0
+                text = f"# {puzzle.title}\n\n{self._filled(puzzle.description)}"
+                return _laid_out(text, _width(args)), 0
         except BugboxError as error:
             return _encode(error.message), error.exit_status
         return b"bugbox: check, hint and story work in here.\n", 2
@@ -275,6 +281,17 @@ def _number(args: Sequence[str]) -> tuple[int, ...]:
     return (int(numbers[0]),) if numbers else ()
 
 
+def _width(args: Sequence[str]) -> int:
+    """Return the columns of the asking terminal, 0 without one. The guest may say anything."""
+    told = next((arg[8:12] for arg in args if arg.startswith("--width=")), "")
+    return min(int(told), 100) if told.isascii() and told.isdigit() else 0
+
+
+def _laid_out(markdown: str, width: int) -> bytes:
+    text = render(markdown, width or 80, colour=width > 0)
+    return text.encode(errors="replace")
+
+
 def _encode(text: str) -> bytes:
     return printable(text).rstrip("\n").encode(errors="replace") + b"\n"
 
@@ -292,10 +309,10 @@ def _check_text(report: Mapping[str, Any]) -> tuple[bytes, int]:
     return _encode("\n".join([*lines, word])), status
 
 
-def _hint_text(hint: Any) -> tuple[bytes, int]:
+def _hint_text(hint: Any, width: int) -> tuple[bytes, int]:
     head = f"Hint {hint['n']} of {hint['of']}: {hint['title']}"
     if hint["text"] is None:
         wait = hint["next_in_s"]
         when = f"in {wait} s" if wait else "after more checks"
         return _encode(f"{head}\nMeant for later ({when}); bugbox hint --now gives it."), 0
-    return _encode(f"{head}\n\n{hint['text']}"), 0
+    return _laid_out(f"{head}\n\n{hint['text']}", width), 0
