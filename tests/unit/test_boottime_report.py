@@ -89,6 +89,18 @@ def test_the_command_on_a_file(tmp_path, capsys):
     ElementTree.fromstring(target.read_text())
 
 
+def test_a_file_needs_no_option(capsys):
+    assert boot.report(str(DATA / "prototype.log"), json=True) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "prototype.log"
+
+
+@pytest.mark.parametrize("name", ["microvm-quiet", "planted-unit-loglevel4"])
+def test_a_quiet_log_is_called_one(name):
+    text = report.as_text(made(name))
+    assert "Note: only 1 of" in text
+    assert "No wait" not in text
+
+
 def test_the_command_on_a_session(monkeypatch, capsys):
     monkeypatch.setattr(boot, "ask", lambda verb, args: FACTS)
     assert boot.report("read-me", json=True) == 0

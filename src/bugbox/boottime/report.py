@@ -34,6 +34,8 @@ PHASES: dict[PhaseName, str] = {
 _SHOWN = 10
 _BESIDE = 4
 _WIDTH = 96
+#: Of so many lines at least one has a time, where the kernel was not told to be quiet.
+_QUIET = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +117,14 @@ def notes(timeline: Timeline) -> list[str]:
             f"{printed / 11520:.1f} s on a real line of 115200 baud, an exit from the guest for "
             "each under a VMM. `quiet` keeps them in dmesg"
         )
-    if not any(line.seconds is not None for line in timeline.lines):
+    timed = sum(line.seconds is not None for line in timeline.lines)
+    if timed == 0:
         found.append("no line has a time: boot with printk.time=1")
+    elif not timeline.units and timed * _QUIET < len(timeline.lines):
+        found.append(
+            f"only {timed} of {len(timeline.lines)} lines carry a time, so most of the boot is not "
+            "in this log: boot without `quiet` and loglevel=, or take dmesg's output"
+        )
     return found
 
 
@@ -128,7 +136,7 @@ def as_text(report: Report) -> str:
     main = [f for f in report.findings if f.critical is not False]
     beside = [f for f in report.findings if f.critical is False]
     out.append("")
-    if not report.findings:
+    if not report.findings and timeline.seconds:
         out.append(f"No wait of {ms(timeline.least)} or more.")
     for number, finding in enumerate(main[:_SHOWN], start=1):
         out += _finding_lines(number, finding, timeline)

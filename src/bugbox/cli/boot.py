@@ -34,7 +34,7 @@ def report(
     Reads our own machines, and anybody's console log or dmesg with kernel timestamps.
 
     Args:
-        id: Which session. Without it, the only one there is.
+        id: Which session, or a log's file. Without it, the only session there is.
         log: Read this file instead; - is standard input.
         svg: Write a picture here.
         compare: Two boots, each a session or a file: what the second does faster or slower.
@@ -52,7 +52,7 @@ def report(
         return 0
     if id is not None and log is not None:
         raise UserError("a session or --log, not both")
-    found = _of_file(log) if log is not None else of_session(id)
+    found = _of_file(log) if log is not None else _of(id)
     if svg is not None:
         _write(svg, pictures.draw(found))
     if json:
@@ -62,7 +62,9 @@ def report(
     return 0
 
 
-def _of(word: str) -> reports.Report:
+def _of(word: str | None) -> reports.Report:
+    if word is None:
+        return of_session(None)
     path = Path(word)
     return _of_file(path) if "/" in word or path.is_file() else of_session(word)
 
