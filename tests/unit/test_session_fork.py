@@ -314,15 +314,85 @@ def test_labels_and_how_many(made: World, monkeypatch: pytest.MonkeyPatch) -> No
     managed(made, work)
 
 
-def test_a_checkpoint_that_cannot_be_read_leaves_a_session_to_resume(made: World) -> None:
+def test_a_way_back_that_fails_leaves_a_session_to_resume(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start_copy(self: FakeDriver, *_: object) -> FakeMachine:
+        raise GuestError("QEMU did not load it")
+
     async def work(manager: Manager) -> None:
         one = await started(made, manager)
         await manager.answer("checkpoint", {"id": one.id})
-        (made.home.session(one.id).checkpoints / "1" / "state").write_bytes(b"")
-        with pytest.raises(GuestError):
-            await manager.answer("undo", {"id": one.id})
+        with monkeypatch.context() as broken:
+            broken.setattr(FakeDriver, "start_copy", start_copy)
+            with pytest.raises(GuestError, match="did not load"):
+                await manager.answer("undo", {"id": one.id})
         assert one.state == "failed"
         assert (await manager.answer("resume", {"id": one.id}))["state"] == "ready"
+
+    managed(made, work)
+
+
+def shorter(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def another_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("file", ["checkpoints/1/state", "checkpoints/1/about.json", "disk.qcow2"])
+@pytest.mark.parametrize("spoil", [shorter, another_byte, Path.unlink])
+def test_a_spoilt_checkpoint_is_refused_and_the_machine_runs_on(
+    made: World, file: str, spoil: Callable[[Path], None]
+) -> None:
+    async def work(manager: Manager) -> None:
+        one = await started(made, manager)
+        await manager.answer("checkpoint", {"id": one.id})
+        before = files(made, one.id), drives(made, one.id), made.processes()
+        path = made.home.session(one.id).root / file
+        whole = path.read_bytes()
+        spoil(path)
+        for label in (None, "1"):
+            with pytest.raises(StateError, match=r"checkpoint 1: .*; the machine is as it was"):
+                await manager.answer("undo", {"id": one.id, "label": label})
+        assert one.state == "ready"
+        path.write_bytes(whole)
+        assert (files(made, one.id), drives(made, one.id), made.processes()) == before
+        assert (await manager.answer("check", {"id": one.id}))["solved"] is False
+        # It was the file, and nothing else.
+        assert (await manager.answer("undo", {"id": one.id}))["label"] == "1"
+
+    managed(made, work)
+
+
+def test_a_checkpoint_is_removed_and_its_images_with_it(made: World) -> None:
+    async def work(manager: Manager) -> None:
+        one = await started(made, manager)
+        for label in ("a", "b", "c"):
+            await manager.answer("checkpoint", {"id": one.id, "label": label})
+        about = made.home.session(one.id).checkpoints / "b" / "about.json"
+        another_byte(about)
+        listing = await manager.answer("checkpoint", {"id": one.id, "list": True})
+        assert [each["label"] for each in listing["checkpoints"]] == ["c", "a"]
+        assert listing["damaged"] == ["b"]
+        # Which one is the newest, nobody knows.
+        with pytest.raises(StateError, match="checkpoint b"):
+            await manager.answer("undo", {"id": one.id})
+        with pytest.raises(NotFound, match="no checkpoint d") as caught:
+            await manager.answer("checkpoint", {"id": one.id, "remove": "d"})
+        assert caught.value.hint == "one of c, a"
+        for label in ("b", "c"):
+            answer = await manager.answer("checkpoint", {"id": one.id, "remove": label})
+            assert answer == {"id": one.id, "removed": label}
+        assert [*about.parent.parent.iterdir()] == [about.parent.with_name("a")]
+        # What was kept only for those two is one image now.
+        assert len(drives(made, one.id)) == 4
+        on_disk = {name for name in files(made, one.id) if name.endswith(".qcow2")}
+        assert on_disk == {*drives(made, one.id)} - {"base.ext4"}
+        assert (await manager.answer("undo", {"id": one.id}))["label"] == "a"
 
     managed(made, work)
 
@@ -389,10 +459,82 @@ def test_kill_9_in_the_middle_leaves_the_session_and_nothing_else(
         needed = set(drives(made, one.id))
         for label in ("1", "2"):
             about = made.home.session(one.id).checkpoints / label / "about.json"
-            part = json.loads(about.read_text())["spec"]["drives"][0]
+            part = json.loads(about.read_text())["about"]["spec"]["drives"][0]
             while part is not None:
                 needed.add(Path(part["path"]).name)
                 part = part["backing"]
         assert {name for name in files(made, one.id) if name.endswith(".qcow2")} <= needed
+
+    managed(made, work)
+
+
+REPLACING = """
+import os, sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from session_world import World, run
+from bugbox.session import checkpoints
+from bugbox.session.manager import Manager
+
+real = checkpoints.{what}
+
+def dies(path, *rest, **options):
+    if checkpoints.shutil is not {owner} or (path.name == ".going" and path.exists()):
+        os._exit(9)
+    return real(path, *rest, **options)
+
+async def main():
+    world = World(Path({folder!r}))
+    world.wire()
+    async with Manager(world.home, world.settings) as manager:
+        id = (await manager.answer("start", {{"puzzle": str(world.puzzle)}}))["id"]
+        kept = world.home.session(id).root / "fake" / "kept"
+        kept.write_text("first")
+        await manager.answer("checkpoint", {{"id": id, "label": "a"}})
+        kept.write_text("second")
+        setattr({owner}, {name!r}, dies)
+        await manager.answer("checkpoint", {{"id": id, "label": "a"}})
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("publish", "first"),
+        ("move_into_place", "first"),
+        ("_take_away", "second"),
+        ("shutil.rmtree", "second"),
+    ],
+)
+def test_kill_9_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new_one(
+    made: World, what: str, expected: str
+) -> None:
+    owner, _, name = f"checkpoints.{what}".rpartition(".")
+    script = REPLACING.format(
+        path=[str(Path(__file__).parent), *sys.path],
+        folder=str(made.folder),
+        what=what,
+        owner=owner,
+        name=name,
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == 9, done.stderr.decode()
+
+    async def work(manager: Manager) -> None:
+        (row,) = await manager.answer("ps", {})
+        id = row["id"]
+        listing = await manager.answer("checkpoint", {"id": id, "list": True})
+        assert [each["label"] for each in listing["checkpoints"]] == ["a"]
+        assert listing["damaged"] == []
+        await manager.answer("undo", {"id": id})
+        assert guest(made, id, "kept").read_text() == expected
+        # The next one clears up.
+        guest(made, id, "kept").write_text("third")
+        await manager.answer("checkpoint", {"id": id, "label": "a"})
+        assert len([*made.home.session(id).checkpoints.iterdir()]) == 1
+        await manager.answer("undo", {"id": id})
+        assert guest(made, id, "kept").read_text() == "third"
 
     managed(made, work)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copies of a running learner's machine: forks, checks in a clone, and back to a checkpoint."""
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,16 @@ WHO = "hostname; cat /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1 | tr
 def puzzle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("puzzles") / "copied"
     return write_puzzle(folder, FILES)
+
+
+@contextmanager
+def changed(path: Path, offset: int) -> Iterator[None]:
+    """Another byte at one place of a file, and then the one that was there."""
+    with path.open("r+b", buffering=0) as file:
+        byte = os.pread(file.fileno(), 1, offset)
+        os.pwrite(file.fileno(), bytes([byte[0] ^ 1]), offset)
+        yield
+        os.pwrite(file.fileno(), byte, offset)
 
 
 def statuses(box: Bugbox, id: str) -> list[str]:
@@ -134,5 +147,21 @@ def test_undo_brings_memory_and_disk_back(bugbox: Bugbox, puzzle: Path) -> None:
         assert before - 2 < guest < time.time() + 2
     assert randoms[0][:2] == randoms[1][:2]
     assert randoms[0][2] != randoms[1][2]
+    # A changed byte, in memory or on the disk: refused, and the machine is as it was.
+    bugbox.root(id, "echo later >/run/memory")
+    folder = bugbox.home.session(id).root
+    for path in (folder / "checkpoints/clean/state", folder / "disk.qcow2"):
+        with changed(path, path.stat().st_size // 2):
+            refused = bugbox("undo", id, "--yes", ok=(1,)).stderr.decode()
+        assert f"{path} does not hold what it held" in refused
+        assert bugbox.root(id, "cat /run/memory") == "later\n"
+    # Kept again under the same label, it is the later one; then there is none.
+    bugbox("checkpoint", id, "clean", timeout=300)
+    bugbox.root(id, "rm /run/memory")
+    bugbox("undo", id, "clean", "--yes", timeout=300)
+    assert bugbox.root(id, "cat /run/memory") == "later\n"
     listing = bugbox.json("checkpoint", id, "--list")
     assert [each["label"] for each in listing["checkpoints"]] == ["clean"]
+    bugbox("checkpoint", id, "--remove", "clean")
+    assert bugbox.json("checkpoint", id, "--list")["checkpoints"] == []
+    assert "no checkpoint" in bugbox("undo", id, "--yes", ok=(2,)).stderr.decode()

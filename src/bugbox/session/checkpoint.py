@@ -18,7 +18,7 @@ from typing import Any
 
 from bugbox.errors import StateError
 from bugbox.events import step
-from bugbox.host.bridge import in_thread, shielded
+from bugbox.host.bridge import held, in_thread, shielded
 from bugbox.machine.driver import Machine
 from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import State
@@ -26,13 +26,13 @@ from bugbox.session import chain, checkpoints
 from bugbox.session.checkpoints import Kept
 from bugbox.session.description import from_json, to_json
 from bugbox.session.fork import is_ready, wake
-from bugbox.session.freeze import freeze, require_forkable
+from bugbox.session.freeze import freeze, require_forkable, shorten
 from bugbox.session.identity import Identity, clock_offset
 from bugbox.session.session import Session
 from bugbox.session.stopwatch import Stopwatch
 from bugbox.storage.file import require_free
 
-__all__ = ["MOST", "checkpoint", "listed", "undo"]
+__all__ = ["MOST", "checkpoint", "listed", "remove", "undo"]
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,9 @@ _ROOM = 64 << 20
 
 def listed(session: Session) -> dict[str, Any]:
     """Return the checkpoints of a session, the newest first."""
-    found = checkpoints.kept(session.ledger.paths)
-    return {"id": session.id, "checkpoints": [each.as_json() for each in found]}
+    paths = session.ledger.paths
+    found = [each.as_json() for each in checkpoints.kept(paths)]
+    return {"id": session.id, "checkpoints": found, "damaged": checkpoints.damaged(paths)}
 
 
 async def checkpoint(session: Session, label: str | None) -> dict[str, Any]:
@@ -69,11 +70,14 @@ async def checkpoint(session: Session, label: str | None) -> dict[str, Any]:
         try:
             with watch.stage("copy"), step("Keep the machine"):
                 frozen = await freeze(session, state)
-            await in_thread(os.fsync, state)
+            made = time.time()
+            # From here on the machine runs; none of these files changes any more.
+            with watch.stage("keep"):
+                await in_thread(os.fsync, state)
+                files = await in_thread(checkpoints.looked_at, coming / "state", frozen.spec)
         finally:
             os.close(state)
-        made = time.time()
-        await in_thread(checkpoints.publish, coming, name, made, frozen.spec, offset)
+        await in_thread(checkpoints.publish, coming, name, made, frozen.spec, offset, files)
     return {
         "id": session.id,
         "label": name,
@@ -82,26 +86,37 @@ async def checkpoint(session: Session, label: str | None) -> dict[str, Any]:
     }
 
 
-async def undo(session: Session, label: str | None) -> dict[str, Any]:
-    """Go back to a checkpoint, the newest without a label; what was done since is gone."""
-    watch = Stopwatch()
+async def remove(session: Session, label: str) -> dict[str, Any]:
+    """Remove a checkpoint, and the images that nobody needs but it; NotFound."""
     async with session.change():
+        await in_thread(checkpoints.remove, session.ledger.paths, label)
+        await in_thread(_sweep, session)
+    if session.state == State.READY:
+        await shorten(session)
+    return {"id": session.id, "removed": label}
+
+
+async def undo(session: Session, label: str | None) -> dict[str, Any]:
+    """Go back to a checkpoint, the newest without a label; what was done since is gone.
+
+    StateError when one of its files does not hold what it held: then the machine runs on.
+    """
+    watch = Stopwatch()
+    async with session.change(), AsyncExitStack() as opened:
         kept = await in_thread(checkpoints.chosen, session.ledger.paths, label)
         # What may fail is done before the machine ends.
+        with watch.stage("look"):
+            state = await opened.enter_async_context(held(checkpoints.opened_state(kept)))
         overlays = await in_thread(chain.new_overlays, kept.spec)
         spec = chain.switched(kept.spec, overlays)
         await in_thread(chain.make_overlays, spec)
-        state = await in_thread(_open, kept.state)
 
         async def boot() -> Machine:
             return await _wake_up(session, kept, spec, state, watch)
 
-        try:
-            runs = session.machine is not None  # whose memory it then gets
-            async with contextlib.nullcontext() if runs else session.admitted():
-                await session.replace(boot, f"going back to checkpoint {kept.label}…")
-        finally:
-            os.close(state)
+        runs = session.machine is not None  # whose memory it then gets
+        async with contextlib.nullcontext() if runs else session.admitted():
+            await session.replace(boot, f"going back to checkpoint {kept.label}…")
         await in_thread(_sweep, session)
     return {
         "id": session.id,
@@ -132,10 +147,6 @@ async def _wake_up(
 
 def _new_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _sweep(session: Session) -> None:

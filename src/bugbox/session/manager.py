@@ -34,7 +34,7 @@ from bugbox.session import adoption, hostsleep, lab, prepare, record
 from bugbox.session.admission import Admission, need_of
 from bugbox.session.attempt import Attempt
 from bugbox.session.boot import boot_facts
-from bugbox.session.checkpoint import checkpoint, listed, undo
+from bugbox.session.checkpoint import checkpoint, listed, remove, undo
 from bugbox.session.cloning import Cloning
 from bugbox.session.drivers import choose
 from bugbox.session.evidence import debug, logs
@@ -398,6 +398,8 @@ class Manager:
         session = (await self.find(args.get("id"))).session
         if args.get("list"):
             return await in_thread(listed, session)
+        if args.get("remove") is not None:
+            return await remove(session, str(args["remove"]))
         label = args.get("label")
         return await checkpoint(session, None if label is None else str(label))
 
