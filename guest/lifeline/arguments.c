@@ -35,6 +35,7 @@ bool arguments_read(struct arguments *arguments)
             take(word, "bugbox.init", arguments->init, sizeof(arguments->init)))
             continue;
         arguments->debug = arguments->debug || strcmp(word, "bugbox.debug") == 0;
+        arguments->vsock = arguments->vsock || strcmp(word, "bugbox.lifeline=vsock") == 0;
     }
     arguments->alone = strcmp(arguments->init, "none") == 0;
     return true;

@@ -12,6 +12,7 @@ struct arguments {
     char init[128]; /* bugbox.init=/sbin/init, or none */
     bool alone;     /* bugbox.init=none */
     bool debug;     /* bugbox.debug */
+    bool vsock;     /* bugbox.lifeline=vsock */
 };
 
 bool arguments_read(struct arguments *arguments);

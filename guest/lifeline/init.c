@@ -88,9 +88,11 @@ static void first_mounts(void)
 
 static void bring_modules(void)
 {
-    const char *failed = modules_load("/modules");
+    const char *failed = modules_load("/modules", "list");
     char step[128];
 
+    if (failed == NULL && arguments.vsock)
+        failed = modules_load("/modules", "vsock");
     snprintf(step, sizeof(step), "load module %s", failed != NULL ? failed : "");
     check(failed == NULL, failed != NULL ? step : "load modules");
 }
@@ -172,7 +174,8 @@ static void make_run(void)
 /* The kernel modules and copies: their memory is the guest's. */
 static void free_memory(void)
 {
-    modules_remove("/modules");
+    modules_remove("/modules", "list");
+    modules_remove("/modules", "vsock");
     unlink("/tools/busybox");
     unlink("/client/bugbox");
 }

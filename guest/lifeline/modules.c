@@ -28,11 +28,11 @@ static bool load(const char *folder)
 }
 
 /* Without a list the kernel has all it needs built in. */
-static FILE *open_list(const char *folder)
+static FILE *open_list(const char *folder, const char *list)
 {
     char path[256];
 
-    snprintf(path, sizeof(path), "%s/list", folder);
+    snprintf(path, sizeof(path), "%s/%s", folder, list);
     return fopen(path, "re");
 }
 
@@ -46,9 +46,9 @@ static bool next_name(FILE *list)
     return false;
 }
 
-const char *modules_load(const char *folder)
+const char *modules_load(const char *folder, const char *wanted)
 {
-    FILE *list = open_list(folder);
+    FILE *list = open_list(folder, wanted);
     const char *failed = NULL;
 
     while (list != NULL && failed == NULL && next_name(list))
@@ -62,9 +62,9 @@ const char *modules_load(const char *folder)
     return failed;
 }
 
-void modules_remove(const char *folder)
+void modules_remove(const char *folder, const char *wanted)
 {
-    FILE *list = open_list(folder);
+    FILE *list = open_list(folder, wanted);
     char path[256];
 
     while (list != NULL && next_name(list)) {

@@ -3,8 +3,8 @@
 #ifndef MODULES_H
 #define MODULES_H
 
-/* Loads what FOLDER/list names; NULL, or the name of the one that failed, with errno. */
-const char *modules_load(const char *folder);
-void modules_remove(const char *folder);
+/* Loads what the file `wanted` in `folder` names; NULL, or the one that failed, with errno. */
+const char *modules_load(const char *folder, const char *wanted);
+void modules_remove(const char *folder, const char *wanted);
 
 #endif

@@ -16,6 +16,7 @@
 #include "link.h"
 #include "loop.h"
 #include "place.h"
+#include "vsock.h"
 
 enum { FIRST_LOOK_MS = 20, LAST_LOOK_MS = 1000 };
 
@@ -74,6 +75,8 @@ static void look(struct timer *timer)
         link_attach(port);
         return;
     }
+    if (vsock_listen())
+        return;
     timer_set(timer, pause_ms, look);
     pause_ms = pause_ms * 2 > LAST_LOOK_MS ? LAST_LOOK_MS : pause_ms * 2;
 }

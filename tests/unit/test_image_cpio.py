@@ -66,8 +66,9 @@ def test_names_the_kernel_could_not_unpack_are_refused(entries):
 
 
 def made() -> bytes:
-    loaded = {"virtio_ring": b"R", "virtio": b"V"}
-    return cpio.archive(contents(lifeline=b"L", client=b"C", busybox=b"B", loaded=loaded))
+    loaded, vsock = {"virtio_ring": b"R", "virtio": b"V"}, {"vsock": b"S"}
+    parts = contents(lifeline=b"L", client=b"C", busybox=b"B", loaded=loaded, vsock=vsock)
+    return cpio.archive(parts)
 
 
 def test_layout_of_the_initramfs():
@@ -77,6 +78,8 @@ def test_layout_of_the_initramfs():
     assert by_name["client/bugbox"] == (0o100755, b"C")
     assert by_name["modules/list"][1] == b"virtio_ring.ko\nvirtio.ko\n"
     assert by_name["modules/virtio.ko"] == (0o100644, b"V")
+    assert by_name["modules/vsock"][1] == b"vsock.ko\n"
+    assert by_name["modules/vsock.ko"] == (0o100644, b"S")
     assert {"dev", "proc", "sys", "newroot", "run"} <= set(by_name)
 
 

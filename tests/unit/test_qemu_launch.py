@@ -15,7 +15,8 @@ import pytest
 from bugbox.errors import HostError, StateError
 from bugbox.host.proc import Process
 from bugbox.machine.qemu.cmdline import Platform
-from bugbox.machine.qemu.launch import launch, log_tail
+from bugbox.machine.qemu.launch import launch
+from bugbox.machine.sockets import log_tail
 from bugbox.machine.spec import Drive, Kernel, MachineSpec
 
 PLATFORM = Platform(accel="tcg", cpu="max")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences for events and console lines."""
+"""Sentences for events, and what lines on the console mean."""
 
 import pytest
 
-from bugbox.machine.qemu.verdict import block_error, boot_trouble, shutdown_reason
+from bugbox.machine.qemu.verdict import block_error, shutdown_reason
+from bugbox.machine.verdict import boot_trouble, has_halted
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,18 @@ def test_block_error() -> None:
     assert block_error(
         {"nospace": False, "operation": "write", "reason": "Input/output error"}
     ) == ("the host could not write its disk: Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("line", "want"),
+    [
+        ("[   12.345678] reboot: System halted", True),
+        ("[12345.000001] reboot: Power down", True),
+        ("[   12.345678] reboot: Restarting system", False),
+        ("reboot: System halted", False),
+        ("learner@host:~$ echo '[   12.345678] reboot: System halted'", False),
+        ("", False),
+    ],
+)
+def test_the_kernels_last_words(line: str, want: bool) -> None:
+    assert has_halted(line) is want

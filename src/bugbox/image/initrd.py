@@ -5,13 +5,14 @@
 /tools/busybox    tools and shell for injected scripts
 /client/bugbox    what `bugbox check` runs inside a machine
 /modules/list     file names of the modules, in the order to load them
+/modules/vsock    those to load besides, where the lifeline's way to the host is a vsock
 /modules/*.ko     uncompressed
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bugbox.events import step
@@ -22,7 +23,7 @@ from bugbox.paths import Home, guest_source
 from bugbox.storage import file
 from bugbox.storage.known import Known
 
-__all__ = ["WANTED", "build", "contents", "find", "path"]
+__all__ = ["WANTED", "WANTED_VSOCK", "build", "contents", "find", "path"]
 
 #: Modules without which a machine has no disk, lifeline, entropy or network card. One that is built
 #: into the kernel is left out.
@@ -34,7 +35,9 @@ WANTED = (
     "virtio_net",
     "overlay",  # a root joined of several drives; the build machine
 )
-_FORMAT = 1
+#: And without which it has no lifeline on a VMM that has no virtio-serial port: Firecracker.
+WANTED_VSOCK = ("vmw_vsock_virtio_transport",)
+_FORMAT = 2
 _known = Known()
 _EMPTY = ("dev", "proc", "sys", "newroot", "run")
 
@@ -53,7 +56,8 @@ def path(kernel: BuiltKernel) -> Path:
 
 
 def _digest(files: Mapping[str, Path]) -> str:
-    parts: dict[str, bytes | str] = {"format": str(_FORMAT), "wanted": " ".join(WANTED)}
+    wanted = " ".join((*WANTED, *WANTED_VSOCK))
+    parts: dict[str, bytes | str] = {"format": str(_FORMAT), "wanted": wanted}
     for name, path in files.items():
         parts[f"guest {name}"] = path.read_bytes()
     return digest.of(parts)
@@ -72,22 +76,31 @@ def build(home: Home, kernel: BuiltKernel) -> Path:
                 infos[name] = modules.modinfo(modules.read_module(files[name], unzstd))
             return infos.get(name)
 
-        order = modules.load_order(WANTED, look)
+        def read(names: Iterable[str]) -> dict[str, bytes]:
+            return {name: modules.read_module(files[name], unzstd) for name in names}
+
+        always = modules.load_order(WANTED, look)
+        both = modules.load_order((*WANTED, *WANTED_VSOCK), look)
         entries = contents(
             lifeline=lifeline.read_bytes(),
             client=client.read_bytes(),
             busybox=kernel.busybox.read_bytes(),
-            loaded={name: modules.read_module(files[name], unzstd) for name in order},
+            loaded=read(always),
+            vsock=read(name for name in both if name not in always),
         )
         file.write(final, cpio.archive(entries), mode=0o444)
     return final
 
 
 def contents(
-    *, lifeline: bytes, client: bytes, busybox: bytes, loaded: Mapping[str, bytes]
+    *,
+    lifeline: bytes,
+    client: bytes,
+    busybox: bytes,
+    loaded: Mapping[str, bytes],
+    vsock: Mapping[str, bytes],
 ) -> list[cpio.Entry]:
-    """Return the initramfs' entries; `loaded` is in load order."""
-    names = [f"{name}.ko" for name in loaded]
+    """Return the initramfs' entries; `loaded` and `vsock` are in load order."""
     return [
         *(cpio.directory(name) for name in _EMPTY),
         cpio.file("init", lifeline, 0o755),
@@ -96,9 +109,14 @@ def contents(
         cpio.directory("client"),
         cpio.file("client/bugbox", client, 0o755),
         cpio.directory("modules"),
-        cpio.file("modules/list", "".join(f"{name}\n" for name in names).encode()),
-        *(cpio.file(f"modules/{name}.ko", data) for name, data in loaded.items()),
+        cpio.file("modules/list", _listed(loaded)),
+        cpio.file("modules/vsock", _listed(vsock)),
+        *(cpio.file(f"modules/{name}.ko", data) for name, data in {**loaded, **vsock}.items()),
     ]
+
+
+def _listed(names: Iterable[str]) -> bytes:
+    return "".join(f"{name}.ko\n" for name in names).encode()
 
 
 def _prebuilt() -> Path | None:

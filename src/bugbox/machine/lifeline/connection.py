@@ -27,6 +27,7 @@ from pathlib import Path
 
 from bugbox.errors import GuestError, MachineLost, UserError
 from bugbox.machine.lifeline.channel import Channel, refusal, within
+from bugbox.machine.lifeline.vsock import dial
 from bugbox.machine.lifeline.wire import (
     MAX_DATA,
     VERSION,
@@ -119,10 +120,17 @@ class Connection(asyncio.Protocol):
         self._watch: asyncio.Task[None] | None = None
 
     @classmethod
-    async def connect(cls, path: Path) -> Connection:
-        """Connect to a UNIX socket; OSError when nobody listens there."""
+    async def connect(cls, path: Path, port: int | None = None) -> Connection:
+        """Connect to a UNIX socket; OSError when nobody listens there.
+
+        With `port` it is a VMM's, which passes us on to that vsock port of the guest.
+        """
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_unix_connection(cls, str(path))
+        if port is None:
+            _, connection = await loop.create_unix_connection(cls, str(path))
+        else:
+            sock = await dial(path, port)
+            _, connection = await loop.create_unix_connection(cls, sock=sock)
         return connection
 
     @property

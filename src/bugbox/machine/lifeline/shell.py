@@ -39,8 +39,10 @@ class Lifeline:
     #: Seconds a new operation waits for a broken connection to come back.
     patience = 10.0
 
-    def __init__(self, path: Path, *, factor: float = 1.0) -> None:
+    def __init__(self, path: Path, *, port: int | None = None, factor: float = 1.0) -> None:
         self.path = path
+        #: The vsock port in the guest, where `path` is the socket of all its ports.
+        self.port = port
         #: Multiplies the time limits of our own making; those that callers give are taken as given.
         self.factor = factor
         #: Answers `bugbox check|hint|story` typed in the guest.
@@ -161,7 +163,7 @@ class Lifeline:
         if self._connection is not None:
             await self._connection.aclose()
             self._connection = None
-        connection = await Connection.connect(self.path)
+        connection = await Connection.connect(self.path, self.port)
         connection.patience *= self.factor
         connection.paused = self._paused
         connection.on_milestone = self._milestone

@@ -19,12 +19,13 @@ from bugbox.host.proc import Process
 from bugbox.machine.cmdline import kernel_args
 from bugbox.machine.driver import Abilities, Machine
 from bugbox.machine.qemu.cmdline import Platform
-from bugbox.machine.qemu.launch import launch, log_tail
+from bugbox.machine.qemu.launch import launch
 from bugbox.machine.qemu.machine import QemuMachine
 from bugbox.machine.qemu.migration import feed, filled_pipe
 from bugbox.machine.qemu.probe import EMULATION, kvm_platform
 from bugbox.machine.qemu.traits import traits
 from bugbox.machine.qemu.tsc import host_tsc_khz
+from bugbox.machine.sockets import log_tail
 from bugbox.machine.spec import Kernel, MachineSpec
 from bugbox.machine.state import State
 from bugbox.machine.template import Snapshot

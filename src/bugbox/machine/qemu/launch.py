@@ -9,22 +9,19 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import socket
 import stat
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
-from bugbox.errors import HostError, StateError
+from bugbox.errors import HostError
 from bugbox.host.proc import Process, find, spawn
 from bugbox.machine.qemu.cmdline import Descriptors, Platform, arguments, drive_nodes
+from bugbox.machine.sockets import listen
 from bugbox.machine.spec import MachineSpec
 from bugbox.paths import SessionPaths
 
-__all__ = ["launch", "log_tail"]
-
-#: A UNIX socket's path may have so many bytes.
-_SUN_PATH = 107
+__all__ = ["launch"]
 
 
 def launch(
@@ -52,7 +49,7 @@ def launch(
             return fd
 
         def listening(path: Path) -> int:
-            server = stack.enter_context(_listen(path))
+            server = stack.enter_context(listen(path))
             names[server.fileno()] = str(path)
             return server.fileno()
 
@@ -96,18 +93,6 @@ def _kvm_group() -> tuple[int, ...]:
     return (group,) if group else ()
 
 
-def log_tail(spec: MachineSpec, lines: int = 10) -> str:
-    """Return the last lines of what QEMU itself said."""
-    path = SessionPaths(spec.root, spec.runtime).vmm_log
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 16384))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
-
-
 def _open(path: Path, flags: int) -> int:
     try:
         return os.open(path, flags | os.O_CLOEXEC)
@@ -122,33 +107,6 @@ def _check_readable(fd: int, name: str, uid: int) -> None:
         raise HostError(
             f"{name} cannot be read by the machine's own user", hint=f"chmod a+r {name}"
         )
-
-
-def _listen(path: Path) -> socket.socket:
-    """Listen where nobody else does. What QEMU inherits has a queue, so we can connect at once."""
-    if len(os.fsencode(path)) > _SUN_PATH:
-        raise HostError(f"{path}: too long for a socket's name", hint="use a shorter BUGBOX_HOME")
-    _remove_stale(path)
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        server.bind(str(path))
-        path.chmod(0o600)
-        server.listen(4)
-    except OSError as error:
-        server.close()
-        raise HostError(f"{path}: {error.strerror}") from error
-    return server
-
-
-def _remove_stale(path: Path) -> None:
-    if not path.exists():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        with suppress(OSError):
-            probe.connect(str(path))
-            raise StateError(f"a machine is still running on {path}")
-    path.unlink(missing_ok=True)
 
 
 def _record(path: Path, argv: list[str], names: dict[int, str], uid: int | None) -> None:

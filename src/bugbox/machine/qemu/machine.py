@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import anyio
 
@@ -22,16 +20,14 @@ from bugbox.errors import (
     BugboxError,
     GuestError,
     MachineLost,
-    OutOfResources,
     StateError,
 )
 from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process
-from bugbox.machine.console import Console
+from bugbox.machine.life import Life
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.qemu.capture import copy, end_copying, run_on, take_over
 from bugbox.machine.qemu.images import merge
-from bugbox.machine.qemu.launch import log_tail
 from bugbox.machine.qemu.migration import (
     IGNORE_SHARED,
     WHOLE,
@@ -41,10 +37,12 @@ from bugbox.machine.qemu.migration import (
 )
 from bugbox.machine.qemu.monitor import Monitor
 from bugbox.machine.qemu.usernet import Forwarding, forwarded
-from bugbox.machine.qemu.verdict import block_error, boot_trouble, shutdown_reason
+from bugbox.machine.qemu.verdict import block_error, shutdown_reason
+from bugbox.machine.sockets import log_tail
 from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import TABLE, State, advance
 from bugbox.machine.template import Capture
+from bugbox.machine.verdict import boot_trouble
 from bugbox.paths import SessionPaths
 
 __all__ = ["QemuMachine"]
@@ -68,29 +66,17 @@ _UNWRITTEN = "the host could not write its disk"
 _WENT_OFF = "the guest powered itself off"
 
 
-class QemuMachine:
+class QemuMachine(Life):
     """A machine in one QEMU. Made by the driver."""
 
     def __init__(self, spec: MachineSpec, process: Process, *, factor: float, state: State) -> None:
-        paths = SessionPaths(spec.root, spec.runtime)
-        self.spec = spec
-        self.process = process
-        self.lifeline = Lifeline(paths.lifeline, factor=factor)
-        self.console = Console(paths.console_socket, paths.console)
+        lifeline = Lifeline(SessionPaths(spec.root, spec.runtime).lifeline, factor=factor)
+        super().__init__(spec, process, lifeline, state)
         self.console.on_line = self._on_line
         #: How often a silent boot was begun again.
         self.retries = 0
-        self._paths = paths
         self._factor = factor
         self._monitor = self._new_monitor()
-        self._state = state
-        self._reason = ""
-        #: Why it failed, for whoever waits.
-        self._error: BugboxError | None = None
-        self._watchers: list[Callable[[State], None]] = []
-        self._waiters: list[asyncio.Future[None]] = []
-        #: The lifeline has spoken since this boot began.
-        self._greeted = False
         #: The guest has opened its end of the lifeline's port in this boot.
         self._opened = False
         #: Resets seen, so that one we asked for can be waited for.
@@ -98,34 +84,15 @@ class QemuMachine:
         #: How far saving or loading is, in QEMU's word.
         self._migration = ""
         self._panic = ""
-        #: Seen while it was being stopped.
-        self._powered_off = False
         self._before_stall = State.READY
         #: What the disk was refused last; why the machine stands still when it has stopped.
         self._block_error = ""
         self._boot: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         #: Runs while a lost monitor is found dead or taken up again.
         self._finding: asyncio.Task[None] | None = None
         self._losses = 0
         self._released = False
         self._opening = anyio.Lock()
-
-    # What it is.
-
-    @property
-    def state(self) -> State:
-        """Where it is in its life."""
-        return self._state
-
-    @property
-    def reason(self) -> str:
-        """Why it is off, stalled, failed or rebooting after a panic; empty otherwise."""
-        return self._reason
-
-    def watch(self, callback: Callable[[State], None]) -> None:
-        """Call `callback` with every new state; with REBOOTING once for each reboot."""
-        self._watchers.append(callback)
 
     @contextlib.asynccontextmanager
     async def opening(self, port: int) -> AsyncIterator[Forwarding]:
@@ -141,28 +108,6 @@ class QemuMachine:
         await self._found()
         said = await self._monitor.execute("human-monitor-command", {"command-line": line})
         return str(said)
-
-    async def wait_lifeline(self) -> None:
-        """Wait for the lifeline's hello of this boot; raise what keeps it from coming.
-
-        After a failure it raises the same error again: the cause behind whatever broke off.
-        """
-        while True:
-            if self._state is State.STALLED:
-                raise OutOfResources(self._reason, hint="free some space, then resume it")
-            if self._state not in (*_ON_ITS_WAY, State.READY, State.PAUSED):
-                raise self._why_not()
-            if self._greeted:
-                return
-            await self._change()
-
-    async def reached(self, target: State) -> None:
-        """The session says what only it can know: READY after a boot."""
-        self._set(target)
-        hello = self.lifeline.hello
-        kept = {"boot_id": hello.boot_id if hello else "", "milestones": self.lifeline.milestones}
-        with contextlib.suppress(OSError):
-            await in_thread(self._paths.boot_events.write_text, json.dumps(kept) + "\n")
 
     # What can be done with it.
 
@@ -416,17 +361,6 @@ class QemuMachine:
             raise MachineLost(f"its QEMU is in state {status}")
         self.lifeline.paused = self._state not in (State.READY, *_ON_ITS_WAY)
 
-    async def _same_boot(self, patience: float) -> bool:
-        """Whether the lifeline answers and tells of the boot that a session has seen the end of."""
-        try:
-            await self.lifeline.connect(patience)
-            kept = json.loads(self._paths.boot_events.read_text())
-        except (GuestError, OSError, ValueError):
-            return False
-        self._greeted = True
-        hello = self.lifeline.hello
-        return hello is not None and isinstance(kept, dict) and kept.get("boot_id") == hello.boot_id
-
     # A boot.
 
     def _begin_boot(self, *, retry: bool) -> None:
@@ -622,65 +556,6 @@ class QemuMachine:
             on_lost=self._on_lost,
             timeout=10.0 * self._factor,
         )
-
-    async def _power_off(self, grace: float) -> None:
-        """Ask the guest's init, and wait until it has gone down or `grace` is over."""
-        with contextlib.suppress(GuestError, TimeoutError):
-            async with asyncio.timeout(grace):
-                await self.lifeline.shutdown("poweroff")
-                while not self._powered_off:
-                    await self._change()
-
-    def _why_not(self) -> BugboxError:
-        if self._error is not None and self._state is State.FAILED:
-            return self._error
-        if self._state is State.OFF:
-            return BootFailed(
-                f"the machine is off: {self._reason}", detail="\n".join(self.console.tail())
-            )
-        return MachineLost(f"the machine is {self._state}")
-
-    def _set(self, target: State, reason: str = "") -> None:
-        if target is not self._state:
-            self._state = advance(self._state, target)
-        self._reason = reason
-        if target is not State.FAILED:
-            self._error = None
-        for callback in list(self._watchers):
-            try:
-                callback(target)
-            except Exception:
-                log.exception("%s: a watcher failed", self.spec.id)
-        self._wake()
-
-    async def _change(self) -> None:
-        """Wait until anything has changed."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s: %s", self.spec.id, error, exc_info=error)
-
-    async def _cancel_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _let_go(self) -> None:
         await self.lifeline.aclose()

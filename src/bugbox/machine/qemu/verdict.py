@@ -1,28 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What QEMU's events and the console's lines mean, in a sentence. Pure."""
+"""What QEMU's events mean, in a sentence. Pure."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-__all__ = ["block_error", "boot_trouble", "shutdown_reason"]
-
-_PANIC = re.compile(r"Kernel panic - not syncing: (.{1,200})")
-_LIFELINE = re.compile(r"bugbox: boot failed: (.{1,400})")
-
-
-def boot_trouble(line: str, *, ours: bool) -> str | None:
-    """Say why a boot fails, when `line` of the console tells.
-
-    `ours`: nothing but the kernel and the lifeline has run yet, so the lifeline's words are its
-    own.
-    """
-    if found := _PANIC.search(line):
-        return f"the kernel panicked: {found[1].strip()}"
-    if ours and (found := _LIFELINE.search(line)):
-        return f"the boot failed: {found[1].strip()}"
-    return None
+__all__ = ["block_error", "shutdown_reason"]
 
 
 def shutdown_reason(data: Mapping[str, object]) -> str:
