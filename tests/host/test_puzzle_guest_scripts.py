@@ -59,12 +59,12 @@ end() {
     losetup --detach "$base" "$scratch" "$target"
 } 2>/dev/null
 trap end EXIT
-bash "$guest/prepare.sh" "$work" "$base" "$scratch"
+bash "$guest/prepare.sh" "$work" "$base" "$scratch" "$target"
 cp "$2/inputs.tar" "$work/scratch/inputs.tar"
 bash "$guest/run.sh" "$work" EPOCH
 bash "$guest/collect.sh" "$work" EPOCH $never >"$2/lost"
 bash "$guest/archive.sh" "$work" >"$2/layer.tar"
-bash "$guest/apply.sh" "$work" "$target"
+bash "$guest/apply.sh" "$work"
 ! grep -q "$work" /proc/mounts
 mkdir "$2/seen"
 mount -o ro "$target" "$2/seen"
@@ -88,9 +88,9 @@ end() {
     losetup --detach "$base" "$scratch" "$target"
 } 2>/dev/null
 trap end EXIT
-bash "$guest/prepare.sh" "$work" "$base" "$scratch"
+bash "$guest/prepare.sh" "$work" "$base" "$scratch" "$target"
 cp "$2/layer.tar" "$2/deletions" "$2/folders" "$2/others" "$work/scratch"
-bash "$guest/unpack.sh" "$work" "$target"
+bash "$guest/unpack.sh" "$work"
 ! grep -q "$work" /proc/mounts
 mount -o ro "$target" "$2/seen"
 (cd "$2/seen" && sh "$2/look.sh") >"$2/looked"
@@ -125,6 +125,9 @@ class Build:
         image = self.folder / "base.img"
         make = ["mkfs.ext4", "-q", "-d", self.folder / "base", image, "64M"]
         subprocess.run(make, check=True, env=env)
+        # The root's time is the moment of mkfs, which may be the second in which the build begins.
+        old = ["debugfs", "-w", "-R", "set_inode_field / mtime 20230303000000", image]
+        subprocess.run(old, check=True, env=env, capture_output=True)
         subprocess.run(["tar", "-C", inputs, "-cf", self.folder / "inputs.tar", "."], check=True)
         self._drive()
         said = (self.folder / "looked").read_text()

@@ -48,8 +48,8 @@ def test_it_tests_everything_once_and_then_what_is_saved(
     folder = create(tmp_path, "demo")
     asked: list[tuple[Stage, ...]] = []
 
-    def test(name: str, *, only: Any, keep: bool) -> int:
-        assert name == str(folder) and keep
+    def tested(names: list[str], *, only: Any, keep: bool, resident: Any) -> int:
+        assert names == [str(folder)] and keep
         asked.append(only)
         if len(asked) == 1:
             (folder / "hints/1.md").write_text("Look elsewhere.\n")
@@ -57,7 +57,7 @@ def test_it_tests_everything_once_and_then_what_is_saved(
             raise KeyboardInterrupt
         return 1
 
-    monkeypatch.setattr(dev, "test", test)
+    monkeypatch.setattr(dev, "tested", tested)
     with pytest.raises(KeyboardInterrupt):
         dev.dev(str(folder), shell=True)  # noqa: S604
     assert asked == [ALL, (Stage.LINT, Stage.LEAK)]

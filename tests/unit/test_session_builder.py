@@ -28,6 +28,7 @@ from bugbox.puzzle.scaffold import create
 from bugbox.session import builder
 from bugbox.session.build_machine import while_it_runs
 from bugbox.session.builder import BuiltLayer, ensure_layer, find_layer
+from bugbox.storage.disk import create_empty
 
 
 def tar_of(name: str = "srv/", kind: bytes = tarfile.DIRTYPE) -> bytes:
@@ -68,7 +69,8 @@ class World:
         monkeypatch.setattr(builder, "build", self.build)
 
     @asynccontextmanager
-    async def machine(self, *_: object, **__: object) -> AsyncIterator[object]:
+    async def machine(self, *_: object, disk: Path, **__: object) -> AsyncIterator[object]:
+        create_empty(disk, size_bytes=2 << 30)
         yield SimpleNamespace(
             lifeline=None, state=State.BOOTING, reason="", watch=lambda seen: None
         )

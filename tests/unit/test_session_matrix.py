@@ -31,7 +31,7 @@ def made(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     disk = tmp_path / "layer.qcow2"
     create_empty(disk, size_bytes=1 << 20)
 
-    async def ensure(*_: object) -> Any:
+    async def ensure(*_: object, **__: object) -> Any:
         return SimpleNamespace(key="1", tar_sha256="1" * 64, tar=disk, disk=disk)
 
     async def again(*_: object) -> str:
@@ -127,7 +127,7 @@ def test_a_build_that_fails_or_differs(made: World, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(matrix, "build_again", again)
     assert "two layers" in messages(outcome_of(made))["build"]
 
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise BuildFailed("build.sh ended with status 1", detail="no such file")
 
     monkeypatch.setattr(matrix, "ensure_layer", fail)

@@ -2,11 +2,24 @@
 """Building a layer: what goes wrong is told and leaves nothing (test_layer: what arrives)."""
 
 import json
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
+from bugbox import config
+from bugbox.events import Event, StepStarted, listening
+from bugbox.host import proc
+from bugbox.paths import Home
+from bugbox.puzzle.definition import Puzzle, load
+from bugbox.session import prepare
+from bugbox.session.build_machine import Parts
+from bugbox.session.builder import BuiltLayer, ensure_layer
+from bugbox.session.drivers import choose
+from bugbox.session.resident import Resident
 from tests.conftest import FACTOR, Bugbox
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -68,6 +81,58 @@ def test_two_builds_at_once_build_once(bugbox: Bugbox, layers: Path, tmp_path: P
     assert sorted("here I build" in err for err in said) == [False, True], said
     assert sorted("waiting for it" in err for err in said) == [False, True], said
     assert len(manifests(layers)) == 1
+
+
+def test_a_machine_that_stood_by_makes_the_same_layer(
+    built: Home, bugbox: Bugbox, layers: Path, tmp_path: Path
+) -> None:
+    """And nothing of the rehearsal, or of who it is, gets into it."""
+    lines = (
+        "set -e; useradd --system keeper; install -D -o keeper /etc/issue /srv/a/b; rm /etc/motd",
+        "rm -r /etc/skel; touch -d '2001-02-03' /srv/a; touch /srv/new; systemctl enable ssh",
+        "grep -q rehearsal /etc/passwd && exit 9; [ ! -e /srv/rehearsal ] || exit 9",
+    )
+    puzzle = load(small(bugbox, tmp_path, "\n".join(lines)))
+    settings = config.load(built)
+    parts = replace(prepare.layer_parts(built, settings, "debian-12"), home=bugbox.home)
+    resident = Resident()
+    digests = []
+    try:
+        resident.fill(parts, puzzle.manifest.machine.disk)
+        for _ in range(2):
+            fresh = replace(parts, driver=choose(bugbox.home, settings))
+            layer = anyio.run(_built_with, fresh, puzzle, resident)
+            assert [path for path in layers.iterdir() if path.is_dir()] == [layer.folder]
+            assert list(bugbox.home.sessions.iterdir()) == [], "it serves one build"
+            proc.run(["qemu-img", "check", layer.disk], timeout=60)
+            digests.append(layer.tar_sha256)
+            shutil.rmtree(layer.folder)
+    finally:
+        resident.close()
+    assert digests[0] == digests[1], "the second was made by a machine that was booted for it"
+
+
+async def _built_with(parts: Parts, puzzle: Puzzle, resident: Resident) -> BuiltLayer:
+    """Build, and see which of the two kinds of machine does it."""
+    said: list[str] = []
+
+    def heard(event: Event) -> None:
+        said.extend([event.title] if isinstance(event, StepStarted) else [])
+
+    stands_by = resident.stands_by
+    with listening(heard):
+        layer = await ensure_layer(
+            parts.home,
+            parts.settings,
+            puzzle,
+            parts.image,
+            parts.kernel,
+            parts.initrd,
+            parts.driver,
+            resident=resident,
+        )
+    assert ("Start the build machine" in said) is not stands_by
+    return layer
 
 
 def test_ctrl_c_takes_everything_back(bugbox: Bugbox, layers: Path, tmp_path: Path) -> None:

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 from bugbox.cli.out import complain, paint, say
-from bugbox.cli.test import test
+from bugbox.cli.test import tested
 from bugbox.config import load
 from bugbox.errors import BugboxError
 from bugbox.paths import Home
 from bugbox.puzzle.catalogue import locate, roots
 from bugbox.puzzle.matrix import Stage
+from bugbox.session.resident import Resident
 
 __all__ = ["State", "concerned", "dev", "look"]
 
@@ -31,7 +33,7 @@ def dev(name: str | None = None, /, *, shell: bool = False) -> int:
     """Watch a puzzle's folder; at each save, test what the change can have broken. Ctrl-C ends it.
 
     A text is looked at by lint and the leak scan; a check or a solution by its own stages too;
-    whatever shapes the machine by all of them.
+    whatever shapes the machine by all of them. A build machine stands by for the next save.
 
     Args:
         name: A name of the catalogue or a folder. Without it, the folder you stand in.
@@ -39,6 +41,11 @@ def dev(name: str | None = None, /, *, shell: bool = False) -> int:
     """
     folder = locate(name, roots(load(Home()).puzzles), Path.cwd()).resolve()
     say(f"watching {folder}; Ctrl-C ends it")
+    with closing(Resident()) as resident:
+        return _follow(folder, resident, shell=shell)
+
+
+def _follow(folder: Path, resident: Resident, *, shell: bool) -> int:
     seen: State = {}
     while True:
         now = _settled(folder)
@@ -48,7 +55,8 @@ def dev(name: str | None = None, /, *, shell: bool = False) -> int:
         when = time.strftime("%H:%M:%S")
         say(paint(f"\n{when} {_told(changed, first=stages == tuple(Stage))}", "dim"))
         try:
-            if test(str(folder), only=stages, keep=shell) == _INTERRUPTED:
+            status = tested([str(folder)], only=stages, keep=shell, resident=resident)
+            if status == _INTERRUPTED:
                 return _INTERRUPTED
         except BugboxError as error:
             complain(f"bugbox: {error.message}")

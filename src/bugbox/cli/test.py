@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bugbox.cli import prepare
@@ -19,12 +19,14 @@ from bugbox.puzzle import catalogue
 from bugbox.puzzle.definition import Puzzle, read
 from bugbox.puzzle.junit import junit as as_junit
 from bugbox.puzzle.matrix import Case, Sheet, Stage, chosen_stages
+from bugbox.session.build_machine import Parts
 from bugbox.session.drivers import choose
 from bugbox.session.matrix import Wishes, try_puzzles
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Host
+from bugbox.session.resident import Resident
 
-__all__ = ["test"]
+__all__ = ["test", "tested"]
 
 _INTERRUPTED = 130
 _MARKS = {
@@ -61,6 +63,21 @@ def test(
         keep: Leave the machine of whatever fails running, to be looked at.
         json: Print one JSON document.
     """
+    return tested(names, all=all, repeat=repeat, only=only, junit=junit, keep=keep, json=json)
+
+
+def tested(
+    names: Sequence[str],
+    *,
+    all: bool = False,
+    repeat: int | None = None,
+    only: Sequence[str] = (),
+    junit: str | None = None,
+    keep: bool = False,
+    json: bool = False,
+    resident: Resident | None = None,
+) -> int:
+    """Test puzzles. With `resident` a build machine stands by afterwards, for the next time."""
     if repeat is not None and not 1 <= repeat <= 100:
         raise UserError(f"--repeat {repeat}: expected a number from 1 to 100")
     chosen = chosen_stages(only)
@@ -71,7 +88,7 @@ def test(
     sheets = [(Sheet(puzzle=folder.name, chosen=chosen), folder) for folder in folders]
     parts = _shared(folders)
     host = Host(home=home, settings=settings, driver=choose(home, settings))
-    wishes = Wishes(chosen=chosen, repeat=repeat, keep=keep, jobs=_cores())
+    wishes = Wishes(chosen=chosen, repeat=repeat, keep=keep, jobs=_cores(), resident=resident)
     known = catalogue.names(where)
 
     async def work() -> None:
@@ -84,6 +101,8 @@ def test(
             run_async(work)
     except KeyboardInterrupt:
         interrupted = True
+    if resident is not None and not interrupted:
+        _stand_by(resident, folders[0], parts, host)
     told = [sheet for sheet, _ in sheets]
     if junit is not None:
         Path(junit).write_bytes(as_junit(told))
@@ -119,6 +138,23 @@ def _shared(folders: Sequence[Path]) -> dict[str, Prepared]:
         if puzzle is not None:
             puzzles.append(puzzle)
     return {base: prepare.ensure(None, base) for base in {puzzle.base for puzzle in puzzles}}
+
+
+def _stand_by(resident: Resident, folder: Path, parts: Mapping[str, Prepared], host: Host) -> None:
+    """See to a machine for the next build of a puzzle."""
+    puzzle, _ = read(folder)
+    if puzzle is None or not puzzle.builds:
+        return
+    shared = parts[puzzle.base]
+    made_with = Parts(
+        home=host.home,
+        settings=host.settings,
+        image=shared.image,
+        kernel=shared.kernel,
+        initrd=shared.initrd,
+        driver=host.driver,
+    )
+    resident.fill(made_with, puzzle.manifest.machine.disk)
 
 
 def _cores() -> int:

@@ -15,8 +15,6 @@ from bugbox.storage.archive import Entry
 
 __all__ = ["lists", "unpack"]
 
-_TARGET = "/dev/vdc"
-
 
 def lists(entries: Sequence[Entry]) -> dict[str, bytes]:
     """Return what unpack.sh must know of a tar beforehand: three lists of names, ended by NULs."""
@@ -43,4 +41,4 @@ async def unpack(
     await bring(guest, "layer.tar", tar)
     for name, data in lists(entries).items():
         await bring(guest, name, data)
-    await step(guest, "unpack.sh", [_TARGET], factor)
+    await step(guest, "unpack.sh", [], factor)

@@ -13,6 +13,7 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from bugbox.errors import MachineLost, OutOfResources
 from bugbox.events import step
 from bugbox.host.bridge import in_thread, shielded
 from bugbox.image.kernel import BuiltKernel
+from bugbox.image.rootfs import BuiltImage
 from bugbox.machine.driver import Driver, Machine
 from bugbox.machine.spec import Drive, Kernel, MachineSpec
 from bugbox.machine.state import State
@@ -29,9 +31,9 @@ from bugbox.session.description import to_json
 from bugbox.session.reaper import give_back
 from bugbox.session.record import Ledger, claim
 from bugbox.session.vmm_user import make_socket_folder, own_uid
-from bugbox.storage.disk import create_empty
+from bugbox.storage.disk import create_empty, create_overlay
 
-__all__ = ["build_machine", "while_it_runs"]
+__all__ = ["Parts", "boot", "build_machine", "open_record", "while_it_runs"]
 
 T = TypeVar("T")
 
@@ -41,34 +43,45 @@ _BOOT_TIMEOUT = 60.0
 _OVER = frozenset({State.REBOOTING, State.OFF, State.STALLED, State.STOPPED, State.FAILED})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a layer is built with."""
+
+    home: Home
+    settings: Settings
+    image: BuiltImage
+    kernel: BuiltKernel
+    initrd: Path
+    driver: Driver
+
+
 @asynccontextmanager
 async def build_machine(
-    home: Home,
-    settings: Settings,
-    driver: Driver,
-    *,
-    name: str,
-    kernel: BuiltKernel,
-    initrd: Path,
-    base: Path,
-    disk: Path,
-    disk_bytes: int,
+    parts: Parts, *, name: str, disk: Path, disk_bytes: int
 ) -> AsyncIterator[Machine]:
     """Boot a build machine; end it in good order, or at once when the block fails."""
     async with AsyncExitStack() as undo:
         with step("Start the build machine"):
-            title = f"Building {name}"
-            ledger = await in_thread(
-                claim, home, f"build-{name}", title=title, driver=driver.name, started=time.time()
-            )
+            ledger = await in_thread(open_record, parts, name, f"Building {name}")
             undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
-            spec = _spec(ledger, settings, kernel, initrd, base, disk)
-            spec = await in_thread(_make_room, home, settings, ledger, spec, disk_bytes)
-            machine = await driver.boot(spec, ledger.process_started)
+            machine = await boot(parts, ledger, disk, disk_bytes)
             undo.push_async_callback(shielded, lambda: machine.stop(0.0))
             await machine.wait_lifeline()
         yield machine
         await machine.stop()
+
+
+def open_record(parts: Parts, name: str, title: str) -> Ledger:
+    """Make the record of a build machine."""
+    driver = parts.driver.name
+    return claim(parts.home, f"build-{name}", title=title, driver=driver, started=time.time())
+
+
+async def boot(parts: Parts, ledger: Ledger, disk: Path, disk_bytes: int) -> Machine:
+    """Start the machine of a record, and make what it takes; its lifeline is to be waited for."""
+    spec = _spec(ledger, parts, disk)
+    spec = await in_thread(_make_room, parts, ledger, spec, disk, disk_bytes)
+    return await parts.driver.boot(spec, ledger.process_started)
 
 
 async def while_it_runs(machine: Machine, work: Coroutine[Any, Any, T]) -> T:
@@ -99,16 +112,14 @@ async def while_it_runs(machine: Machine, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _spec(
-    ledger: Ledger, settings: Settings, kernel: BuiltKernel, initrd: Path, base: Path, disk: Path
-) -> MachineSpec:
-    below = Drive(id="base", path=base, format="raw", read_only=True)
+def _spec(ledger: Ledger, parts: Parts, disk: Path) -> MachineSpec:
+    below = Drive(id="base", path=parts.image.rootfs, format="raw", read_only=True)
     return MachineSpec(
         id=ledger.record.id,
         kernel=Kernel(
-            vmlinux=kernel.vmlinux,
-            initrd=initrd,
-            release=kernel.release,
+            vmlinux=parts.kernel.vmlinux,
+            initrd=parts.initrd,
+            release=parts.kernel.release,
             extra_args=("bugbox.init=none",),
         ),
         drives=(
@@ -119,19 +130,21 @@ def _spec(
         mem_mib=_MEM_MIB,
         root=ledger.paths.root,
         runtime=ledger.paths.runtime,
-        boot_timeout=_BOOT_TIMEOUT * settings.timeout_factor,
+        boot_timeout=_BOOT_TIMEOUT * parts.settings.timeout_factor,
     )
 
 
 def _make_room(
-    home: Home, settings: Settings, ledger: Ledger, spec: MachineSpec, scratch_bytes: int
+    parts: Parts, ledger: Ledger, spec: MachineSpec, disk: Path, disk_bytes: int
 ) -> MachineSpec:
-    """Make the scratch disk and the folder for sockets, each written down before."""
-    uid = own_uid(home, settings, ledger.record.id)
+    """Make both disks and the folder for sockets, each written down before."""
+    uid = own_uid(parts.home, parts.settings, ledger.record.id)
     spec = dataclasses.replace(spec, uid=uid)
     ledger.hold("sockets")
     make_socket_folder(spec.runtime)
     ledger.hold("disk")
-    create_empty(ledger.paths.disk, size_bytes=scratch_bytes)
+    create_empty(ledger.paths.disk, size_bytes=disk_bytes)
+    base = parts.image.rootfs
+    create_overlay(disk, backing=base, backing_format="raw", size_bytes=disk_bytes)
     ledger.write(holds=(*ledger.record.holds, "vmm"), spec=to_json(spec))
     return spec

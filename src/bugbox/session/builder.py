@@ -12,8 +12,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,8 +30,9 @@ from bugbox.puzzle.build import build
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.inputs import layer_key, pack
 from bugbox.puzzle.unpack import unpack
-from bugbox.session.build_machine import build_machine, while_it_runs
+from bugbox.session.build_machine import Parts, build_machine, while_it_runs
 from bugbox.session.layer import BuiltLayer, Made, finish, head_of, load
+from bugbox.session.resident import Resident
 from bugbox.storage import disk, file, layer_file
 from bugbox.storage.archive import ArchiveError
 from bugbox.storage.layer_file import Head
@@ -51,18 +51,6 @@ __all__ = [
 _NEEDS = 256 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a layer is built with."""
-
-    home: Home
-    settings: Settings
-    image: BuiltImage
-    kernel: BuiltKernel
-    initrd: Path
-    driver: Driver
-
-
 def find_layer(home: Home, puzzle: Puzzle, image: BuiltImage) -> BuiltLayer | None:
     """Return the puzzle's layer as the puzzle is now; None when it has to be built first."""
     return load(home, _key(home, puzzle, image.digest))
@@ -77,10 +65,12 @@ async def ensure_layer(
     initrd: Path,
     driver: Driver,
     made: Made | None = None,
+    resident: Resident | None = None,
 ) -> BuiltLayer:
     """Return the puzzle's layer; build it when it is missing.
 
-    `made` is the layer when another builder has made it: it is unpacked instead.
+    `made` is the layer when another builder has made it: it is unpacked instead. `resident` may
+    have a build machine that stands by.
 
     When two want the same puzzle, one builds and the other waits. BuildFailed has build.sh's
     output. Whatever goes wrong or is cancelled, the store has a whole layer or none.
@@ -99,7 +89,7 @@ async def ensure_layer(
         driver=driver,
     )
     async with alone(home, f"layer-{puzzle.name}", puzzle.name):
-        return load(home, key) or await _build(parts, puzzle, key, made)
+        return load(home, key) or await _build(parts, puzzle, key, made, resident)
 
 
 async def build_again(
@@ -174,7 +164,9 @@ async def alone(home: Home, lock: str, what: str) -> AsyncIterator[None]:
         await anyio.sleep(0.2)
 
 
-async def _build(parts: Parts, puzzle: Puzzle, key: str, given: Made | None) -> BuiltLayer:
+async def _build(
+    parts: Parts, puzzle: Puzzle, key: str, given: Made | None, resident: Resident | None
+) -> BuiltLayer:
     home = parts.home
     if given is None and (path := brought(home, puzzle, parts.image.digest)):
         given = Made(file=path)
@@ -185,7 +177,7 @@ async def _build(parts: Parts, puzzle: Puzzle, key: str, given: Made | None) -> 
             made = work / "layer"
             made.mkdir()
             if given is None:
-                head, warnings = await _build_new(parts, puzzle, work, made)
+                head, warnings = await _build_new(parts, puzzle, work, made, resident)
             else:
                 size = puzzle.manifest.machine.disk
                 head = await apply_layer(parts, given.file, made / "puzzle.qcow2", size)
@@ -199,7 +191,7 @@ async def _build(parts: Parts, puzzle: Puzzle, key: str, given: Made | None) -> 
 
 
 async def _build_new(
-    parts: Parts, puzzle: Puzzle, work: Path, made: Path
+    parts: Parts, puzzle: Puzzle, work: Path, made: Path, resident: Resident | None = None
 ) -> tuple[Head, list[str]]:
     """Make tar and disk by running build.sh."""
     tar, inputs, warnings = work / "puzzle.tar", work / "inputs.tar", list[str]()
@@ -211,7 +203,8 @@ async def _build_new(
     else:
         with inputs.open("wb") as packed:
             digest = await in_thread(pack, puzzle, packed)
-        async with _machine(parts, puzzle.name, made / "puzzle.qcow2", size) as machine:
+        qcow2 = made / "puzzle.qcow2"
+        async with _machine(parts, puzzle.name, qcow2, size, resident) as (machine, begun):
             with tar.open("wb") as out:
                 work_to_do = build(
                     machine.lifeline,
@@ -220,6 +213,7 @@ async def _build_new(
                     _Bounded(out, size).write,
                     said=_say,
                     factor=parts.settings.timeout_factor,
+                    begun=begun,
                 )
                 warnings = await while_it_runs(machine, work_to_do)
     head = await in_thread(
@@ -244,7 +238,9 @@ async def apply_layer(parts: Parts, source: Path, to: Path, disk_bytes: int) -> 
     head, entries = await in_thread(layer_file.verify, source)
     async with (
         held(file.workspace(parts.home.tmp, "unpack")) as work,
-        _machine(parts, head.puzzle or "layer", to, disk_bytes) as machine,
+        build_machine(
+            parts, name=head.puzzle or "layer", disk=to, disk_bytes=disk_bytes
+        ) as machine,
     ):
         tar = work / "layer.tar"
         await in_thread(_unpacked, source, tar, head)
@@ -254,22 +250,18 @@ async def apply_layer(parts: Parts, source: Path, to: Path, disk_bytes: int) -> 
 
 
 @asynccontextmanager
-async def _machine(parts: Parts, name: str, to: Path, size: int) -> AsyncIterator[Machine]:
-    """Boot a build machine that makes the disk `to`; end it with all it wrote on disk."""
-    await in_thread(_empty_disk, parts, to, size)
-    booted: AbstractAsyncContextManager[Machine] = build_machine(
-        parts.home,
-        parts.settings,
-        parts.driver,
-        name=name,
-        kernel=parts.kernel,
-        initrd=parts.initrd,
-        base=parts.image.rootfs,
-        disk=to,
-        disk_bytes=size,
-    )
-    async with booted as machine:
-        yield machine
+async def _machine(
+    parts: Parts, name: str, to: Path, size: int, resident: Resident | None
+) -> AsyncIterator[tuple[Machine, bool]]:
+    """Give a machine that makes the disk `to`, and whether it is ready for a build already."""
+    async with AsyncExitStack() as stack:
+        if resident is not None:
+            stood_by = await stack.enter_async_context(resident.claimed(parts, size, to))
+            if stood_by is not None:
+                yield stood_by, True
+                return
+        booted = build_machine(parts, name=name, disk=to, disk_bytes=size)
+        yield await stack.enter_async_context(booted), False
 
 
 def _empty_disk(parts: Parts, path: Path, size: int) -> None:

@@ -16,9 +16,14 @@ from typing import Any
 
 import anyio
 
+from bugbox.config import Settings
 from bugbox.errors import BugboxError
 from bugbox.events import listening, step
 from bugbox.host.bridge import in_thread
+from bugbox.image.kernel import BuiltKernel
+from bugbox.image.rootfs import BuiltImage
+from bugbox.machine.driver import Driver
+from bugbox.paths import Home
 from bugbox.puzzle import judge, leak
 from bugbox.puzzle.check import Report
 from bugbox.puzzle.definition import Puzzle, Script, read
@@ -33,6 +38,7 @@ from bugbox.session.notebook import Notebook
 from bugbox.session.plan import Plan, of_puzzle
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Bring, Host
+from bugbox.session.resident import Resident
 from bugbox.session.trial import Trial, trial
 
 __all__ = ["Wishes", "try_puzzles"]
@@ -53,6 +59,8 @@ class Wishes:
     keep: bool = False
     #: Machines at once.
     jobs: int = 1
+    #: Where a build machine may stand by.
+    resident: Resident | None = None
 
 
 async def try_puzzles(
@@ -169,7 +177,8 @@ class _Test:
         begun = time.monotonic()
         try:
             async with self._slot("build"):
-                layer = await ensure_layer(*self._build_args())
+                resident = self.wishes.resident
+                layer = await ensure_layer(*self._build_args(), resident=resident)
         except BugboxError as error:
             self.notes.failed(Stage.BUILD, "build", begun, error, ran="build.sh")
             return False
@@ -194,7 +203,9 @@ class _Test:
     def _parts(self) -> Prepared:
         return replace(self.parts, layer=self.layer)
 
-    def _build_args(self) -> tuple:  # type: ignore[type-arg]
+    def _build_args(
+        self,
+    ) -> tuple[Home, Settings, Puzzle, BuiltImage, BuiltKernel, Path, Driver]:
         host, parts = self.host, self.parts
         image, kernel, initrd = parts.image, parts.kernel, parts.initrd
         return host.home, host.settings, self.puzzle, image, kernel, initrd, host.driver

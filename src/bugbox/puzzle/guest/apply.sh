@@ -1,15 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# apply.sh WORK TARGET: bring the layer onto a disk that holds the base. Deletions go first.
+# apply.sh WORK: bring the layer onto the disk at WORK/target, which holds the base. Deletions go first.
 set -euo pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-work=$1 device=$2
+work=$1
 
-if [ "${3:-}" != inside ]; then
-    # The puzzle's disk is larger than the base's filesystem.
-    mount -t ext4 "$device" "$work/target"
-    resize2fs "$device" 2>&1 | tail -n 1
-    unshare --mount -- /bin/bash "$0" "$work" "$device" inside
+if [ "${2:-}" != inside ]; then
+    unshare --mount -- /bin/bash "$0" "$work" inside
     umount "$work/target"
     umount "$work/scratch" "$work/base"
     sync

@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# prepare.sh WORK BASE SCRATCH: lay a writable layer over the base, ready for a build.
+# prepare.sh WORK BASE SCRATCH [TARGET]: lay a writable layer over the base, ready for a build, and
+# have the disk at hand that the layer will be brought onto.
 #
 # Three directories make up what the build sees: the base (read-only), a helper between, which holds
 # what a build needs and no layer should have, and the upper one, where every change ends up.
 set -euo pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-work=$1 base=$2 scratch=$3
+work=$1 base=$2 scratch=$3 target=${4:-}
 
 # Give directories the owner, mode and time of the base's own: overlayfs shows the topmost one's.
 like_base() {
@@ -23,14 +24,14 @@ done
 grep -qw overlay /proc/filesystems || modprobe overlay
 ip link set lo up 2>/dev/null || true
 
+# A machine that stands by has gone through all of this before, with nothing to build: see warm.sh.
+if grep -qs " $work/base " /proc/mounts; then umount -R "$work/scratch" "$work/base"; fi
 mkdir -p "$work/base" "$work/scratch" "$work/target"
 mount -t ext4 -o ro "$base" "$work/base"
 # Thrown away after the build: no journal, and nothing written that need not be.
 mkfs.ext4 -q -F -m 0 -O ^has_journal -E lazy_itable_init=1,nodiscard "$scratch"
 mount -t ext4 "$scratch" "$work/scratch"
 cd "$work/scratch"
-# Whatever is newer than this file was written by the build. See run.sh.
-touch start
 mkdir upper overlay-work helper merged puzzle tmp
 chmod 1777 tmp
 
@@ -47,3 +48,8 @@ like_base . upper
 mount -t overlay overlay merged -o "lowerdir=$work/scratch/helper:$work/base" \
     -o "upperdir=$work/scratch/upper,workdir=$work/scratch/overlay-work" \
     -o redirect_dir=off,metacopy=off,index=off,xino=off
+
+[ -n "$target" ] || exit 0
+mount -t ext4 "$target" "$work/target"
+# The puzzle's disk is larger than the base's filesystem.
+resize2fs "$target" 2>&1 | tail -n 1

@@ -1,19 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# unpack.sh WORK TARGET: bring a layer's tar onto a disk that holds the base.
+# unpack.sh WORK: bring a layer's tar onto the disk at WORK/target, which holds the base.
 #
 # WORK/scratch has layer.tar and three lists, each name followed by a NUL: deletions (what the layer
 # hides), folders and others (what it holds). The host has read the tar before and vouches for its
 # rules: no name leads out of the root, or through something that is no directory.
 set -euo pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-work=$1 device=$2
+work=$1
 
-if [ "${3:-}" != inside ]; then
+if [ "${2:-}" != inside ]; then
     umount "$work/scratch/merged"
-    mount -t ext4 "$device" "$work/target"
-    resize2fs "$device" 2>&1 | tail -n 1
-    unshare --mount -- /bin/bash "$0" "$work" "$device" inside
+    unshare --mount -- /bin/bash "$0" "$work" inside
     umount "$work/target"
     umount "$work/scratch" "$work/base"
     sync
