@@ -30,6 +30,7 @@ def test_emulated() -> None:
         "mitigations=off",
         "random.trust_cpu=on",
         "rcupdate.rcu_expedited=1",
+        "norandmaps",
         "net.ifnames=0",
         "bugbox.root=/dev/vda",
         "bugbox.rootfstype=ext4",
@@ -44,6 +45,10 @@ def test_no_rate_is_told_where_none_is_known_or_needed(accel: str, khz: int | No
 
 def test_kvm_has_another_timer() -> None:
     assert "lapic" not in kernel_args(spec(), tsc_khz=1, accel="kvm")
+
+
+def test_kvm_translates_nothing() -> None:
+    assert "norandmaps" not in kernel_args(spec(), tsc_khz=1, accel="kvm").split()
 
 
 def test_an_extra_argument_replaces_ours_of_the_same_name() -> None:

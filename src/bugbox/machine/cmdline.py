@@ -25,7 +25,7 @@ def kernel_args(
     replaced = {_key(arg) for arg in spec.kernel.extra_args}
     ours = [
         *(*_console(), *_faults(), *_clock(tsc_khz, accel), *_timer(accel), *_speed()),
-        *(*_names(), *_root(init)),
+        *(*_translation(accel), *_names(), *_root(init)),
     ]
     return " ".join([*(a for a in ours if _key(a) not in replaced), *spec.kernel.extra_args])
 
@@ -88,6 +88,14 @@ def _speed() -> list[str]:
         # Grace periods cost tens of milliseconds each while everything starts.
         "rcupdate.rcu_expedited=1",
     ]
+
+
+def _translation(accel: Accel) -> list[str]:
+    if accel == "kvm":
+        return []
+    # QEMU 7.2 keeps what it has translated by address: where programs and libraries lie at one
+    # address in all processes, each is translated once and not in each process anew.
+    return ["norandmaps"]
 
 
 def _names() -> list[str]:
