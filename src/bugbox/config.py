@@ -59,6 +59,10 @@ class Settings:
     #: on: a machine whose puzzle asks for `network.egress: full` may reach all that this host
     #: reaches, its own services among it; or off.
     open_network: str = "off"
+    #: Where the links of machines with a network of their own come from, a /30 each.
+    network_pool: str = "10.213.0.0/16"
+    #: auto: the first name server that this host asks; or an IPv4 address.
+    network_dns: str = "auto"
     #: Key that opens the menu in `play`, as a caret name.
     escape: str = "^]"
 

@@ -130,6 +130,16 @@ class Home:
         return self.root / "tmp"
 
     @property
+    def jails(self) -> Path:
+        """Roots of jailed VMMs; on the filesystem of the disks, which are linked there."""
+        return self.root / "jails"
+
+    @property
+    def leases(self) -> Path:
+        """What is numbered on this host and taken, whichever state directory took it."""
+        return self.runtime.parent / "leases"
+
+    @property
     def progress(self) -> Path:
         """What the learner solved: one JSON line an event."""
         return self.root / "progress.jsonl"

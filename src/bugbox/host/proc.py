@@ -47,6 +47,7 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "musl-gcc": "musl-tools",
     "newuidmap": "uidmap",
+    "nft": "nftables",
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "tar": "tar",

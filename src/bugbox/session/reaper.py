@@ -17,6 +17,7 @@ from bugbox.errors import CommandFailed, HostError, NotFound, StateError
 from bugbox.host.proc import Process, start_time
 from bugbox.image.docker import Engine
 from bugbox.paths import Home, SessionPaths
+from bugbox.session import wires
 from bugbox.session.record import Ledger, Phase, abandoned, ids, take_over
 from bugbox.storage.disks.choose import by_name
 from bugbox.storage.disks.layout import Place
@@ -54,6 +55,7 @@ def give_back(ledger: Ledger) -> None:
     if CONTAINER in ledger.record.holds:
         Engine(env=ledger.record.spec["engine"]).remove(container_name(ledger.record.id))
     end_vmm(ledger.paths, ledger.record.process)
+    wires.give_back(ledger.paths, ledger.record.holds)
     if "disk" in ledger.record.holds:
         by_name(ledger.record.disk).give_back(place_of(ledger.paths))
     shutil.rmtree(ledger.paths.runtime, ignore_errors=True)
@@ -102,7 +104,7 @@ def collect(home: Home) -> list[str]:
         end_vmm(home.session(folder.name), None)
         shutil.rmtree(folder, ignore_errors=True)
         removed.append(f"sockets of {folder.name}")
-    return removed
+    return removed + wires.sweep(home)
 
 
 def _collect_one(home: Home, id: str) -> bool:

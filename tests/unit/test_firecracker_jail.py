@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The jail without a jailer: its argv, limits by version, and which programs are let in."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from bugbox.errors import HostError, MissingTool
+from bugbox.host.cgroup import Cgroups, Limits, find, parse_mounts
+from bugbox.machine.firecracker.jail import JailLimits, jailer_args
+from bugbox.machine.firecracker.program import check_static
+
+LIMITS = Limits(memory_bytes=400 << 20, cpus=0.5, pids=64)
+MIXED = """\
+tmpfs /sys/fs/cgroup tmpfs rw,relatime,mode=755 0 0
+cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,relatime,cpu,cpuacct 0 0
+cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0
+cgroup /sys/fs/cgroup/pids cgroup rw,relatime,pids 0 0
+cgroup2 {unified} cgroup2 rw,relatime 0 0
+"""
+
+
+def test_the_jailers_argv() -> None:
+    made = jailer_args(
+        jailer=Path("/opt/jailer"),
+        id="bb0123456789",
+        vmm=Path("/opt/firecracker"),
+        uid=1900065540,
+        base=Path("/var/lib/bugbox/jails"),
+        version=2,
+        cgroups=["memory.max=419430400", "cpu.max=50000 100000", "pids.max=64"],
+        limits=JailLimits(memory_bytes=1, file_bytes=2 << 30, open_files=512),
+        netns=Path("/run/netns/bugbox-0123456789"),
+    )
+    assert made == [
+        "/opt/jailer",
+        *("--id", "bb0123456789", "--exec-file", "/opt/firecracker"),
+        *("--uid", "1900065540", "--gid", "1900065540"),
+        *("--chroot-base-dir", "/var/lib/bugbox/jails"),
+        *("--cgroup-version", "2", "--parent-cgroup", "bugbox"),
+        *("--cgroup", "memory.max=419430400"),
+        *("--cgroup", "cpu.max=50000 100000"),
+        *("--cgroup", "pids.max=64"),
+        *("--resource-limit", "fsize=2147483648", "--resource-limit", "no-file=512"),
+        *("--netns", "/run/netns/bugbox-0123456789"),
+        "--",
+    ]
+
+
+def test_limits_by_version() -> None:
+    assert Cgroups(2, {}).settings(LIMITS) == [
+        "memory.max=419430400",
+        "cpu.max=50000 100000",
+        "pids.max=64",
+    ]
+    assert Cgroups(1, {}).settings(LIMITS) == [
+        "memory.limit_in_bytes=419430400",
+        "cpu.cfs_period_us=100000",
+        "cpu.cfs_quota_us=50000",
+        "pids.max=64",
+    ]
+
+
+def test_a_mixed_host_has_version_one(tmp_path: Path) -> None:
+    """Version 2 is mounted, and has no controllers."""
+    mounts = tmp_path / "mounts"
+    mounts.write_text(MIXED.format(unified=tmp_path))
+    (tmp_path / "cgroup.controllers").write_text("\n")
+    found = find(mounts)
+    assert found.version == 1
+    assert found.mounts["cpu"] == Path("/sys/fs/cgroup/cpu,cpuacct")
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
+    assert find(mounts).version == 2
+
+
+def test_a_host_without_groups(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text("proc /proc proc rw 0 0\n")
+    assert parse_mounts(mounts.read_text()) == ({}, None)
+    with pytest.raises(HostError, match="no control groups for memory, cpu, pids"):
+        find(mounts)
+
+
+def elf(*segments: int, magic: bytes = b"\x7fELF\x02\x01") -> bytes:
+    """A program's header and its segments, of these types."""
+    head = magic.ljust(32, b"\0") + struct.pack("<Q", 64) + bytes(14)
+    head += struct.pack("<HH", 56, len(segments))
+    return head.ljust(64, b"\0") + b"".join(struct.pack("<I52x", each) for each in segments)
+
+
+def program(folder: Path, data: bytes, mode: int = 0o755) -> Path:
+    path = folder / "firecracker"
+    path.write_bytes(data)
+    path.chmod(mode)
+    return path
+
+
+def test_a_static_program_is_let_in(tmp_path: Path) -> None:
+    check_static(program(tmp_path, elf(1, 1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("data", "mode", "why"),
+    [
+        (elf(1, 3, 2), 0o755, "linked dynamically"),
+        (elf(1), 0o644, "not a program that can be run"),
+        (b"#!/bin/sh\n", 0o755, "no 64-bit Linux program"),
+        (b"", 0o755, "no 64-bit Linux program"),
+        (elf(1)[:40], 0o755, "linked dynamically"),
+        (elf(1, 1)[:100], 0o755, "linked dynamically"),
+        (elf(1, magic=b"\x7fELF\x01\x01"), 0o755, "no 64-bit Linux program"),
+    ],
+)
+def test_others_are_not(tmp_path: Path, data: bytes, mode: int, why: str) -> None:
+    with pytest.raises(HostError, match=why):
+        check_static(program(tmp_path, data, mode))
+
+
+def test_a_real_dynamic_program(tmp_path: Path) -> None:
+    """And what the jailer would have said of it."""
+    with pytest.raises(HostError, match="linked dynamically") as refused:
+        check_static(Path("/bin/sh").resolve())
+    assert "No such file or directory (os error 2)" in str(refused.value.detail)
+    with pytest.raises(MissingTool, match="is not there"):
+        check_static(tmp_path / "gone")
+    with pytest.raises(HostError):
+        check_static(tmp_path)
