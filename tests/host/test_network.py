@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from tests.host.wires_world import (
     World,
     get,
     guest,
+    host_address,
     ip,
     look_up,
     snapshot,
@@ -79,12 +79,6 @@ def owner(folder: Path, name: str = "one") -> Path:
     place = folder / "sessions" / name
     place.mkdir(parents=True, exist_ok=True)
     return place
-
-
-def host_address() -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
-        link.connect((ADDRESSES["internet"], 9))
-        return str(link.getsockname()[0])
 
 
 @pytest.mark.parametrize(

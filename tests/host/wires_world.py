@@ -53,6 +53,13 @@ def snapshot() -> str:
     return "\n".join(texts)
 
 
+def host_address() -> str:
+    """This host's own address, on its way to the world."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+        link.connect((ADDRESSES["internet"], 9))
+        return str(link.getsockname()[0])
+
+
 def get(address: str, port: int, timeout: float = 2.0) -> bool:
     """Whether the stand-in there answers with what it alone says."""
     try:

@@ -189,6 +189,8 @@ class Network:
         return removed
 
     def _marked(self) -> list[str]:
+        if not namespace.names(_NAMESPACE):
+            return []
         with opened() as routes:
             marked = [each.name for each in routes.interfaces() if each.alias == self._mark]
         return [
