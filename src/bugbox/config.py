@@ -35,6 +35,12 @@ class Settings:
     debian_mirror: str = ""
     #: Name or path of the QEMU program.
     qemu: str = "qemu-system-x86_64"
+    #: Name or path of the Firecracker program.
+    firecracker: str = "firecracker"
+    #: Name or path of Firecracker's jailer.
+    jailer: str = "jailer"
+    #: on: Firecracker runs in its jail, as a user of its own. off: WITHOUT it, with all our rights.
+    firecracker_jail: str = "on"
     #: Multiplies every time-out that waits for a guest.
     timeout_factor: float = 1.0
     #: Where else puzzles are looked for: folders separated by ':'.
@@ -95,6 +101,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 
 _CHOICES = {
     "driver": ("auto", "qemu", "firecracker"),
+    "firecracker_jail": ("on", "off"),
     "templates": ("on", "off"),
     "open_network": ("on", "off"),
     "accel": ("auto", "kvm", "tcg"),

@@ -256,6 +256,26 @@ class SessionPaths:
         return self.runtime / "console"
 
     @property
+    def vmm_config(self) -> Path:
+        """What Firecracker boots from by itself, JSON."""
+        return self.root / "firecracker.json"
+
+    @property
+    def api(self) -> Path:
+        """Firecracker's API."""
+        return self.runtime / "api"
+
+    @property
+    def control(self) -> Path:
+        """Where a Firecracker machine's warden is told what to do."""
+        return self.runtime / "control"
+
+    @property
+    def vsock(self) -> Path:
+        """Firecracker's way to all vsock ports of its guest."""
+        return self.runtime / "vsock"
+
+    @property
     def state_socket(self) -> Path:
         """Where a machine that is being saved sends the state of its devices."""
         return self.runtime / "state"

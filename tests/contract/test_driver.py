@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ from bugbox.host.proc import Process
 from bugbox.image import store
 from bugbox.machine.driver import Driver, Machine
 from bugbox.machine.fake import FakeDriver
+from bugbox.machine.firecracker import driver as firecracker
 from bugbox.machine.qemu.driver import QemuDriver
 from bugbox.machine.spec import Drive, Kernel, MachineSpec
 from bugbox.machine.state import State
 from bugbox.paths import Home
 from bugbox.storage.disk import create_overlay
+from bugbox.storage.disks.copy import Copy
+from bugbox.storage.disks.layout import Place, Source
+from tests.conftest import FACTOR
+from tests.unit.firecracker_double import double, end_commands
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(300 * FACTOR)
 
 
 class Bed:
@@ -53,18 +59,65 @@ class Bed:
         asyncio.run(main())
 
 
-@pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.vm)])
-def bed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bed]:
+#: Where the real program is needed: it is in no distribution, and has nothing but KVM.
+NO_FIRECRACKER = (
+    "" if os.environ.get("BUGBOX_FIRECRACKER") else "BUGBOX_FIRECRACKER names no program"
+) or ("" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "no /dev/kvm")
+DRIVERS = [
+    "fake",
+    pytest.param("qemu", marks=pytest.mark.vm),
+    # The driver's own logic, on a double of the program.
+    "firecracker-double",
+    pytest.param(
+        "firecracker",
+        marks=[pytest.mark.vm, pytest.mark.skipif(bool(NO_FIRECRACKER), reason=NO_FIRECRACKER)],
+    ),
+]
+
+
+@pytest.fixture(params=DRIVERS)
+def bed(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bed]:
     runtime = Path(tempfile.mkdtemp(prefix="bb-", dir="/tmp"))
     tmp_path.chmod(0o755)
+    none = tmp_path / "none"
+    none.touch()
+    kernel = Kernel(vmlinux=none, initrd=None, release="fake")
+    spec = MachineSpec(id="one", kernel=kernel, drives=(), root=tmp_path, runtime=runtime)
     if request.param == "fake":
-        kernel = Kernel(vmlinux=tmp_path / "none", initrd=None, release="fake")
-        spec = MachineSpec(id="one", kernel=kernel, drives=(), root=tmp_path, runtime=runtime)
         driver: Driver = FakeDriver()
+    elif request.param == "firecracker-double":
+        driver = double(tmp_path, monkeypatch)
+    elif request.param == "firecracker":
+        driver, spec = real_firecracker(request.getfixturevalue("built"), tmp_path, runtime)
     else:
         driver, spec = real(request.getfixturevalue("built"), tmp_path, runtime)
     yield Bed(driver, spec)
     shutil.rmtree(runtime)
+    end_commands(tmp_path)
+
+
+def real_firecracker(built: Home, folder: Path, runtime: Path) -> tuple[Driver, MachineSpec]:
+    kernel, base = store.find_kernel(built), store.find_base(built)
+    assert kernel and base
+    disk = folder / "disk.raw"
+    copy = Copy()
+    copy.make(
+        Source(base=base.rootfs, layer=None, tar=None, size_bytes=2 << 30),
+        Place(folder=folder, tag="bugbox-contract"),
+    )
+    spec = MachineSpec(
+        id="one",
+        kernel=Kernel(
+            vmlinux=kernel.vmlinux, initrd=store.find_initrd(built, kernel), release=kernel.release
+        ),
+        drives=(Drive(id="root", path=disk, format="raw"),),
+        root=folder,
+        runtime=runtime,
+        boot_timeout=60.0 * FACTOR,
+    )
+    return firecracker.FirecrackerDriver(built, replace(load(built), firecracker_jail="off")), spec
 
 
 def real(built: Home, folder: Path, runtime: Path) -> tuple[Driver, MachineSpec]:

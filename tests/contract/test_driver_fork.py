@@ -28,6 +28,13 @@ __all__ = ["bed"]
 
 pytestmark = pytest.mark.timeout(600)
 
+
+@pytest.fixture(autouse=True)
+def copies(bed: Bed) -> None:
+    if not bed.driver.abilities.fork:
+        pytest.skip("this driver copies no running machine")
+
+
 FLUSH = ["sh", "-c", "sync; [ ! -w /proc/sys/vm/drop_caches ] || echo 3 >/proc/sys/vm/drop_caches"]
 #: Holds a guest's memory in motion: its page cache, and processes that come and go.
 BUSY = "while :; do find /usr -xdev -type f | head -n 2000 | xargs cat >/dev/null; done"

@@ -274,7 +274,7 @@ def test_a_record_that_cannot_be_written_leaves_no_process(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("fault", ["fake.panic", "fake.failed", "fake.silent"])
-@pytest.mark.parametrize("bed", ["fake"], indirect=True)
+@pytest.mark.parametrize("bed", ["fake", "firecracker-double"], indirect=True)
 def test_a_boot_that_fails_says_why(bed: Bed, fault: str) -> None:
     """The fake's own faults; those of a real guest are in tests/vm."""
     kernel = replace(bed.spec.kernel, extra_args=(fault,))
@@ -296,6 +296,8 @@ def test_a_boot_that_fails_says_why(bed: Bed, fault: str) -> None:
 
 def test_a_suspended_machine_goes_on_where_it_was(bed: Bed, tmp_path: Path) -> None:
     """In another process, with its memory; and in the first one when nothing came of it."""
+    if not bed.driver.abilities.clone:
+        pytest.skip("this driver saves no machines")
     kept = 'echo "$1" >"${FAKE_ROOT:-/run}/kept"'
     saved = tmp_path / "memory.state"
 
@@ -348,6 +350,8 @@ def test_a_torn_machine_is_not_restored(bed: Bed, tmp_path: Path) -> None:
     torn.write_bytes(b"no machine\n" + os.urandom(1 << 20))
     if isinstance(bed.driver, FakeDriver):
         pytest.skip("a fake believes what it is fed")
+    if not bed.driver.abilities.clone:
+        pytest.skip("this driver restores no machines")
 
     async def main() -> None:
         begun: list[Process] = []

@@ -1,13 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stands for a Firecracker process's API in unit tests: answers what it was told to answer."""
+"""Stands for Firecracker in unit tests: its API, which answers as it was told, or all of it."""
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bugbox.config import Settings
+from bugbox.machine.firecracker import driver as firecracker
+from bugbox.paths import Home
+
+PROGRAM = Path(__file__).with_name("firecracker_program.py")
 DATA = Path(__file__).parents[1] / "data" / "firecracker"
 EXCHANGES = [json.loads(line) for line in (DATA / "exchanges.jsonl").read_text().splitlines()]
 
@@ -65,3 +77,25 @@ async def serving(socket: Path, answers: Answers) -> AsyncIterator[list[tuple[st
         yield asked
     finally:
         server.close()
+
+
+def double(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, version: str = "1.17.0"
+) -> firecracker.FirecrackerDriver:
+    """Return Firecracker's driver with something else in the place of the program."""
+    monkeypatch.setattr(firecracker, "check_kvm", lambda: None)
+    program = folder / "firecracker"
+    program.write_text(f'#!/bin/sh\nFAKE_FIRECRACKER_VERSION={version} exec {sys.executable} '
+                       f'{PROGRAM} "$@"\n')  # fmt: skip
+    program.chmod(0o755)
+    settings = replace(Settings(), firecracker=str(program), firecracker_jail="off")
+    return firecracker.FirecrackerDriver(Home(folder), settings)
+
+
+def end_commands(folder: Path) -> None:
+    """End the commands of a fake guest whose process was killed, as a machine's end would."""
+    mark = f"FAKE_ROOT={folder / 'fake'}".encode()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)

@@ -626,6 +626,23 @@ def test_doctor_tells_which_disks_work_and_what_the_others_want(home: Home) -> N
         assert told["fix"]
 
 
+def test_doctor_tells_of_firecracker_and_misses_it_only_where_it_is_wanted(
+    home: Home, tmp_path: Path
+) -> None:
+    def found(**env: str) -> dict[str, str]:
+        said = bugbox("doctor", "--json", env=env).stdout
+        return next(e for e in json.loads(said)["checks"] if e["id"] == "firecracker")
+
+    nowhere = {"BUGBOX_FIRECRACKER": str(tmp_path / "nowhere")}
+    assert found(**nowhere)["status"] == "note"
+    lacking = found(**nowhere, BUGBOX_DRIVER="firecracker")
+    assert lacking["status"] == "missing" and "releases" in lacking["fix"]
+    old = tmp_path / "firecracker"
+    old.write_text("#!/bin/sh\necho Firecracker v1.9.0\n")
+    old.chmod(0o755)
+    assert "needs 1.12" in found(BUGBOX_FIRECRACKER=str(old))["text"]
+
+
 def test_doctor_names_the_line_that_brings_a_lack(home: Home) -> None:
     done = bugbox("doctor", env={"BUGBOX_QEMU": "qemu-system-nowhere"})
     assert done.returncode == 3

@@ -51,6 +51,13 @@ def test_kvm_translates_nothing() -> None:
     assert "norandmaps" not in kernel_args(spec(), tsc_khz=1, accel="kvm").split()
 
 
+def test_firecracker_has_a_vsock_and_reboots_by_its_keyboard_controller() -> None:
+    qemu = kernel_args(spec(), tsc_khz=None, accel="kvm").split()
+    other = kernel_args(spec(), tsc_khz=None, accel="kvm", vmm="firecracker").split()
+    assert set(qemu) - set(other) == {"reboot=t"}
+    assert set(other) - set(qemu) == {"reboot=k", "bugbox.lifeline=vsock"}
+
+
 def test_an_extra_argument_replaces_ours_of_the_same_name() -> None:
     words = kernel_args(spec("bugbox.init=none", "loglevel=7"), tsc_khz=1, accel="tcg").split()
     assert [w for w in words if w.startswith("bugbox.init")] == ["bugbox.init=none"]

@@ -18,6 +18,7 @@ from bugbox.host import proc
 from bugbox.image import store
 from bugbox.keeper import client
 from bugbox.keeper.stream import KeeperGone
+from bugbox.machine.firecracker.probe import check_kvm, program_version
 from bugbox.machine.qemu.probe import kvm_platform, qemu_version
 from bugbox.paths import Home
 from bugbox.storage.disks.choose import STRATEGIES
@@ -93,6 +94,34 @@ def _kvm(home: Home, settings: Settings) -> list[Finding]:
     if platform is None:
         return [Finding("kvm", "note", f"a machine does not boot with /dev/kvm; {slower}")]
     return [Finding("kvm", "ok", f"a machine boots with -cpu {platform.cpu}")]
+
+
+def _firecracker(_home: Home, settings: Settings) -> list[Finding]:
+    """Not missing where nobody asked for it: QEMU does all that it does."""
+    status: Literal["note", "missing"] = "missing" if settings.driver == "firecracker" else "note"
+    try:
+        path, _ = program_version(settings.firecracker)
+    except HostError as error:
+        return [Finding("firecracker", status, error.message, error.hint or "")]
+    text = f"{_first_line(path)} ({path})"
+    try:
+        check_kvm()
+    except HostError as error:
+        return [Finding("firecracker", status, f"{text}, but {error.message}", error.hint or "")]
+    if settings.firecracker_jail == "off":
+        loud = f"{text}; it runs WITHOUT its jailer, as the settings say"
+        return [Finding("firecracker", "note", loud, "unset firecracker_jail")]
+    try:
+        jailer = proc.find(settings.jailer)
+    except BugboxError as error:
+        text = f"{text}, but no jailer: {error.message}"
+        return [Finding("firecracker", status, text, "BUGBOX_JAILER says where it is")]
+    return [Finding("firecracker", "ok", f"{text}; {_first_line(jailer)} ({jailer})")]
+
+
+def _first_line(program: str) -> str:
+    said = proc.run([program, "--version"], timeout=20).stdout.decode(errors="replace")
+    return said.splitlines()[0].strip()[:80] if said.strip() else "of no version"
 
 
 def _tools(_home: Home, _settings: Settings) -> list[Finding]:
@@ -203,8 +232,8 @@ def _keeper(home: Home, _settings: Settings) -> list[Finding]:
 
 
 _LOOKS: tuple[Callable[[Home, Settings], list[Finding]], ...] = (
-    _version, _qemu, _kvm, _tools, _disks, _compiler, _keyring, _rights, _room, _runtime, _memory,
-    _built, _keeper,
+    _version, _qemu, _kvm, _firecracker, _tools, _disks, _compiler, _keyring, _rights, _room, _runtime,
+    _memory, _built, _keeper,
 )  # fmt: skip
 
 

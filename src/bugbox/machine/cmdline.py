@@ -7,15 +7,21 @@ from typing import Literal
 
 from bugbox.machine.spec import MachineSpec
 
-__all__ = ["Accel", "kernel_args"]
+__all__ = ["Accel", "Vmm", "kernel_args"]
 
 Accel = Literal["kvm", "tcg"]
+Vmm = Literal["qemu", "firecracker"]
 #: The rate of QEMU's emulated local APIC timer (hw/intc/apic.c: nanoseconds, then divided).
 _LAPIC_KHZ = 1_000_000
 
 
 def kernel_args(
-    spec: MachineSpec, *, tsc_khz: int | None, accel: Accel, init: str = "/sbin/init"
+    spec: MachineSpec,
+    *,
+    tsc_khz: int | None,
+    accel: Accel,
+    vmm: Vmm = "qemu",
+    init: str = "/sbin/init",
 ) -> str:
     """Return the kernel command line of a machine.
 
@@ -24,8 +30,8 @@ def kernel_args(
     """
     replaced = {_key(arg) for arg in spec.kernel.extra_args}
     ours = [
-        *(*_console(), *_faults(), *_clock(tsc_khz, accel), *_timer(accel), *_speed()),
-        *(*_translation(accel), *_names(), *_root(init)),
+        *(*_console(), *_faults(vmm), *_clock(tsc_khz, accel), *_timer(accel), *_speed()),
+        *(*_translation(accel), *_devices(vmm), *_names(), *_root(init)),
     ]
     return " ".join([*(a for a in ours if _key(a) not in replaced), *spec.kernel.extra_args])
 
@@ -43,10 +49,11 @@ def _console() -> list[str]:
     ]
 
 
-def _faults() -> list[str]:
+def _faults(vmm: Vmm) -> list[str]:
     return [
         # Reset by a triple fault: one instruction, needs neither ACPI nor a keyboard controller.
-        "reboot=t",
+        # Firecracker takes that for a fault, and a word to its keyboard controller for a reboot.
+        "reboot=t" if vmm == "qemu" else "reboot=k",
         # A panic reboots at once. The console has said why, and nobody could read a frozen screen.
         "panic=-1",
     ]
@@ -96,6 +103,11 @@ def _translation(accel: Accel) -> list[str]:
     # QEMU 7.2 keeps what it has translated by address: where programs and libraries lie at one
     # address in all processes, each is translated once and not in each process anew.
     return ["norandmaps"]
+
+
+def _devices(vmm: Vmm) -> list[str]:
+    # The lifeline's way to the host: no virtio-serial port, and modules that QEMU does without.
+    return [] if vmm == "qemu" else ["bugbox.lifeline=vsock"]
 
 
 def _names() -> list[str]:

@@ -26,12 +26,17 @@ class Drive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
-    """A network card with a user-mode backend that reaches neither the host nor the network."""
+    """A network card with a user-mode backend that reaches neither the host nor the network.
+
+    Or, for a VMM that has no such thing, over a tap device, which then decides what it reaches.
+    """
 
     id: str
     mac: str
     #: False lets the guest out through the host's network.
     restrict: bool = True
+    #: A tap device's name; empty: user-mode.
+    tap: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

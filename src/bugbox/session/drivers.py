@@ -11,10 +11,24 @@ from bugbox.machine.driver import Driver
 from bugbox.machine.qemu.driver import QemuDriver
 from bugbox.paths import Home
 
-__all__ = ["DRIVERS", "choose"]
+__all__ = ["BUILDER", "DRIVERS", "choose"]
+
+#: What builds layers, whatever runs the sessions: build machines write qcow2.
+BUILDER = "qemu"
+
+
+def _firecracker(home: Home, settings: Settings) -> Driver:
+    # Loaded by those who use it: its HTTP library costs a keeper memory and time.
+    from bugbox.machine.firecracker.driver import FirecrackerDriver
+
+    return FirecrackerDriver(home, settings)
+
 
 #: By name; `auto` is the first. A driver is made once a process, and probes the host when it must.
-DRIVERS: dict[str, Callable[[Home, Settings], Driver]] = {"qemu": QemuDriver}
+DRIVERS: dict[str, Callable[[Home, Settings], Driver]] = {
+    "qemu": QemuDriver,
+    "firecracker": _firecracker,
+}
 
 
 def choose(home: Home, settings: Settings, wanted: str = "auto") -> Driver:

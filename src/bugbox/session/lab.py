@@ -5,7 +5,8 @@ It is a session like any other, on a base image with QEMU and the tools of a hos
 carried in with it, made from what is finished here:
 
     state    base image, kernel, initramfs and the layers of the puzzles asked for
-    tree     this checkout and its virtual environment, at the same path
+    tree     this checkout and its virtual environment, at the same path; Firecracker and its
+             jailer, where this host has them
 
 Each is an ext4 image named by what is in it, kept in the cache; a session writes to a
 qcow2 over it.
@@ -13,6 +14,7 @@ qcow2 over it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -24,8 +26,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bugbox.config import Settings
-from bugbox.errors import HostError
+from bugbox.errors import HostError, MissingTool
 from bugbox.events import step
+from bugbox.host.proc import find
 from bugbox.image import store
 from bugbox.paths import Home, guest_source
 from bugbox.session.builder import BuiltLayer
@@ -45,6 +48,7 @@ _DISK_BYTES = 8 << 30
 _STATE_BYTES = 8 << 30
 _TREE_BYTES = 2 << 30
 _FORMAT = 1
+_PROGRAMS = "programs"
 #: Files of a checkout that nobody needs there.
 _LEFT_OUT = frozenset({".git", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "out"})
 #: Any fixed time will do for the filesystems' own.
@@ -91,7 +95,7 @@ def carry(
     ]
     return [
         ("state", _image(home, "state", sorted(folders), _STATE_BYTES)),
-        ("tree", _image(home, "tree", sorted(_tree()), _TREE_BYTES)),
+        ("tree", _image(home, "tree", sorted([*_tree(), *_programs(settings)]), _TREE_BYTES)),
     ]
 
 
@@ -108,6 +112,11 @@ def mount_script() -> str:
     for place in _places():
         to = shlex.quote(str(place))
         lines.append(f"mkdir -p {to} && mount --bind {shlex.quote(f'/carried{place}')} {to}")
+    lines += [
+        f"for each in /carried/{_PROGRAMS}/*; do",
+        '    [ ! -e "$each" ] || ln -sf "$each" /usr/local/bin/',
+        "done",
+    ]
     # What a host loads at boot, or when it is first asked for.
     lines.append("modprobe -qa loop dm-mod dm-snapshot tun vhost_vsock || true")
     lines.append("modprobe -q kvm-amd || modprobe -q kvm-intel || true")
@@ -148,6 +157,13 @@ def _tree() -> Iterator[tuple[str, Path]]:
             for name in (*files, *(each for each in below if Path(folder, each).is_symlink())):
                 path = Path(folder, name)
                 yield str(path).lstrip("/"), path
+
+
+def _programs(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Programs that no package brings, so that the lab has them only from here."""
+    for name, wanted in (("firecracker", settings.firecracker), ("jailer", settings.jailer)):
+        with contextlib.suppress(MissingTool):
+            yield f"{_PROGRAMS}/{name}", Path(find(wanted)).resolve()
 
 
 def _image(home: Home, kind: str, files: list[tuple[str, Path]], size_bytes: int) -> Path:

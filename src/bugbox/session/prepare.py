@@ -24,7 +24,7 @@ from bugbox.paths import Home
 from bugbox.puzzle.definition import Puzzle
 from bugbox.session.builder import BuiltLayer, Parts, ensure_layer, find_layer
 from bugbox.session.container import built_in_container
-from bugbox.session.drivers import choose
+from bugbox.session.drivers import BUILDER, choose
 
 __all__ = ["Builder", "Prepared", "ensure", "estimate", "find", "layer_parts"]
 
@@ -88,7 +88,7 @@ def ensure(
     _check_pin(wanted, image)
     layer = None
     if isinstance(wanted, Puzzle):
-        puzzle, driver = wanted, choose(home, settings)
+        puzzle, driver = wanted, choose(home, settings, BUILDER)
         with ExitStack() as stack:
             given = None
             if builder == "docker" and puzzle.builds and find_layer(home, puzzle, image) is None:
@@ -113,7 +113,7 @@ def layer_parts(home: Home, settings: Settings, base: str) -> Parts:
         image=parts.image,
         kernel=parts.kernel,
         initrd=parts.initrd,
-        driver=choose(home, settings),
+        driver=choose(home, settings, BUILDER),
     )
 
 

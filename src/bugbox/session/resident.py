@@ -31,7 +31,7 @@ from bugbox.machine.state import State
 from bugbox.puzzle.build import rehearse
 from bugbox.session.build_machine import Parts, boot, open_record, while_it_runs
 from bugbox.session.description import from_json
-from bugbox.session.drivers import choose
+from bugbox.session.drivers import BUILDER, choose
 from bugbox.session.identity import refresh
 from bugbox.session.reaper import give_back
 from bugbox.session.record import Ledger
@@ -164,7 +164,7 @@ class Resident:
 async def _stand_by(parts: Parts, disk_bytes: int) -> _Standby:
     key = _key(parts, disk_bytes)
     # What a driver keeps belongs to one event loop.
-    parts = dataclasses.replace(parts, driver=choose(parts.home, parts.settings))
+    parts = dataclasses.replace(parts, driver=choose(parts.home, parts.settings, BUILDER))
     async with AsyncExitStack() as undo:
         ledger = await in_thread(open_record, parts, "standby", "A build machine that stands by")
         undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bugbox.errors import GuestError, HostError
 
-__all__ = ["OLDEST", "RELEASES", "Version", "accept", "parse"]
+__all__ = ["OLDEST", "PAUSE_BREAKS_VSOCK", "RELEASES", "Version", "accept", "parse"]
 
 #: Where its authors publish it; it is in no distribution.
 RELEASES = "https://github.com/firecracker-microvm/firecracker/releases"
@@ -28,6 +28,8 @@ class Version:
 
 #: The first with PVH boot and with network overrides.
 OLDEST = Version(1, 12)
+#: After a plain pause its vsock never again brings anything to the guest (mended in 1.17).
+PAUSE_BREAKS_VSOCK = Version(1, 16)
 
 
 def parse(text: str) -> Version:

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Firecracker driver: boot a machine, or take over one whose keeper died."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from bugbox.config import Settings
+from bugbox.errors import BootFailed, GuestError, HostError, MachineLost, StateError
+from bugbox.events import notice, span
+from bugbox.host.bridge import in_thread
+from bugbox.host.proc import Process
+from bugbox.machine.cmdline import kernel_args
+from bugbox.machine.driver import Abilities, Machine
+from bugbox.machine.firecracker.launch import last_words, launch
+from bugbox.machine.firecracker.machine import FirecrackerMachine
+from bugbox.machine.firecracker.probe import check_kvm, program_version
+from bugbox.machine.firecracker.version import Version
+from bugbox.machine.sockets import log_tail
+from bugbox.machine.spec import MachineSpec
+from bugbox.machine.state import State
+from bugbox.machine.template import Snapshot
+from bugbox.paths import Home
+
+__all__ = ["FirecrackerDriver"]
+
+_NO_COPIES = "a Firecracker machine cannot be saved or copied yet"
+
+
+class FirecrackerDriver:
+    """Machines of Firecracker's: small, quick, KVM only."""
+
+    name = "firecracker"
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        self.home = home
+        self.settings = settings
+        self._found: tuple[str, Version] | None = None
+        self._told = False
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do."""
+        return Abilities(pause=True, clone=False, fork=False, accelerated=True, qcow2=False)
+
+    async def boot(
+        self,
+        spec: MachineSpec,
+        started: Callable[[Process], None],
+        *,
+        ram: int | None = None,
+    ) -> Machine:
+        """Start the machine's warden and Firecracker, and connect; on failure both are gone."""
+        if ram is not None:
+            raise StateError(_NO_COPIES)
+        program, version = await in_thread(self._program)
+        self._check_jail()
+        append = kernel_args(spec, tsc_khz=None, accel="kvm", vmm="firecracker")
+        taken: list[Process] = []
+
+        def spawned(process: Process) -> None:
+            taken.append(process)
+            started(process)
+
+        machine: FirecrackerMachine | None = None
+        try:
+            with span("vmm: start"):
+                await in_thread(
+                    launch, spec, version, program=program, append=append, started=spawned
+                )
+            machine = self._machine(spec, taken[0], State.BOOTING)
+            await machine.attach()
+            with span("vmm: go"):
+                await machine.start()
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await _take_back(machine, taken)
+            if isinstance(error, GuestError):
+                raise _did_not_start(spec) from error
+            raise
+        return machine
+
+    async def clone(
+        self, spec: MachineSpec, snapshot: Snapshot, started: Callable[[Process], None]
+    ) -> Machine:
+        """Not yet."""
+        raise StateError(_NO_COPIES)
+
+    async def restore(
+        self, spec: MachineSpec, saved: int, started: Callable[[Process], None]
+    ) -> Machine:
+        """Not yet."""
+        raise StateError(_NO_COPIES)
+
+    async def start_copy(
+        self, spec: MachineSpec, state: int, started: Callable[[Process], None]
+    ) -> Machine:
+        """Not yet."""
+        raise StateError(_NO_COPIES)
+
+    async def traits(self, spec: MachineSpec) -> dict[str, str]:
+        """Tell nothing: no machine is saved."""
+        raise StateError(_NO_COPIES)
+
+    async def adopt(self, spec: MachineSpec, process: Process) -> Machine:
+        """Take over a machine whose keeper died; MachineLost when it is gone."""
+        if not process.alive:
+            raise MachineLost(f"{spec.id}: its Firecracker is gone")
+        machine = self._machine(spec, process, State.READY)
+        try:
+            await machine.take_up(await machine.attach(), 3.0 * self.settings.timeout_factor)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await machine.release()
+            raise
+        return machine
+
+    def _program(self) -> tuple[str, Version]:
+        check_kvm()
+        if self._found is None:
+            self._found = program_version(self.settings.firecracker)
+        return self._found
+
+    def _check_jail(self) -> None:
+        """Run nothing unjailed that was not asked to be, in as many words."""
+        if self.settings.firecracker_jail != "off":
+            raise HostError(
+                "bugbox cannot jail Firecracker yet",
+                hint="BUGBOX_FIRECRACKER_JAIL=off runs it without its jailer, as the user you are",
+            )
+        if not self._told:
+            self._told = True
+            notice(
+                "Firecracker runs WITHOUT its jailer, with all rights of this user: a guest that "
+                "breaks out of it has them, too (firecracker_jail = off)"
+            )
+
+    def _machine(self, spec: MachineSpec, process: Process, state: State) -> FirecrackerMachine:
+        return FirecrackerMachine(spec, process, factor=self.settings.timeout_factor, state=state)
+
+
+async def _take_back(machine: FirecrackerMachine | None, taken: list[Process]) -> None:
+    """Leave no process behind."""
+    if machine is not None:
+        await machine.release()
+    for process in taken:
+        await in_thread(process.wait_gone, 0.5)
+        process.kill()
+        await in_thread(process.wait_gone, 5.0)
+
+
+def _did_not_start(spec: MachineSpec) -> BootFailed:
+    return BootFailed(f"Firecracker did not start: {last_words(spec)}", detail=log_tail(spec))

@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Firecracker's driver and its warden, on a double of the program: what no contract test asks."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from firecracker_double import double, end_commands
+
+from bugbox.errors import BootFailed, HostError, MachineLost, MissingTool, UserError
+from bugbox.host.bridge import in_thread
+from bugbox.host.proc import Process, spawn
+from bugbox.machine.driver import Machine
+from bugbox.machine.firecracker import driver as firecracker
+from bugbox.machine.firecracker.config import Names, arguments, requests
+from bugbox.machine.firecracker.driver import FirecrackerDriver
+from bugbox.machine.firecracker.version import Version
+from bugbox.machine.spec import Drive, Kernel, MachineSpec, Nic
+from bugbox.machine.state import State
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Iterator[MachineSpec]:
+    runtime = Path(tempfile.mkdtemp(prefix="bb-", dir="/tmp"))
+    kernel = tmp_path / "vmlinux"
+    kernel.touch()
+    yield MachineSpec(
+        id="one",
+        kernel=Kernel(vmlinux=kernel, initrd=None, release="fake"),
+        drives=(),
+        root=tmp_path,
+        runtime=runtime,
+        boot_timeout=30.0,
+    )
+    shutil.rmtree(runtime)
+    end_commands(tmp_path)
+
+
+def with_args(spec: MachineSpec, *args: str) -> MachineSpec:
+    return replace(spec, kernel=replace(spec.kernel, extra_args=args))
+
+
+async def ready(driver: FirecrackerDriver, spec: MachineSpec) -> Machine:
+    machine = await driver.boot(spec, lambda process: None)
+    await machine.wait_lifeline()
+    await machine.reached(State.READY)
+    return machine
+
+
+async def reaches(machine: Machine, wanted: State) -> None:
+    async with asyncio.timeout(60):
+        while machine.state is not wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def children(process: Process) -> list[int]:
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+async def gone(pid: int) -> bool:
+    async with asyncio.timeout(30):
+        while Path(f"/proc/{pid}/exe").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return True
+
+
+# The words for it.
+
+NAMES = Names(
+    api="/run/api",
+    config="/s/firecracker.json",
+    log="/proc/self/fd/2",
+    vsock="/run/vsock",
+    kernel="/k/vmlinux",
+    initrd="/k/initrd",
+    drives={"root": "/s/disk.raw", "extra-data": "/s/extra.raw"},
+)
+
+
+def test_the_command_line():
+    assert arguments("one", NAMES) == [
+        *("--id", "one", "--api-sock", "/run/api"),
+        *("--log-path", "/proc/self/fd/2", "--level", "Info"),
+        *("--config-file", "/s/firecracker.json"),
+    ]
+    assert "--config-file" not in arguments("one", NAMES, boot=False)
+
+
+def test_a_machines_requests(spec: MachineSpec):
+    drives = (
+        Drive(id="root", path=Path("/s/disk.raw"), format="raw"),
+        Drive(id="extra-data", path=Path("/s/extra.raw"), format="raw", read_only=True),
+    )
+    nics = (Nic(id="net0", mac="06:00:00:00:00:01", tap="tap7"),)
+    made = requests(replace(spec, drives=drives, nics=nics), NAMES, "quiet", Version(1, 12))
+    bodies = {each.path: each.body(Version(1, 12)) for each in made}
+    assert list(bodies) == [
+        *("/boot-source", "/machine-config", "/drives/root", "/drives/extra_data"),
+        *("/network-interfaces/net0", "/vsock", "/entropy"),
+    ]
+    assert bodies["/boot-source"] == {
+        "kernel_image_path": "/k/vmlinux", "initrd_path": "/k/initrd", "boot_args": "quiet",
+    }  # fmt: skip
+    assert bodies["/vsock"] == {"guest_cid": 3, "uds_path": "/run/vsock"}
+    assert bodies["/drives/extra_data"]["is_read_only"] is True
+    assert bodies["/drives/root"]["rate_limiter"]["bandwidth"]["size"] > 0
+    assert bodies["/network-interfaces/net0"]["host_dev_name"] == "tap7"
+    # And a console that cannot flood us, where the version has that.
+    newer = requests(spec, NAMES, "quiet", Version(1, 16))
+    assert newer[-1].path == "/serial"
+
+
+def test_what_it_cannot_have_is_refused(spec: MachineSpec):
+    qcow2 = replace(spec, drives=(Drive(id="root", path=Path("/d"), format="qcow2"),))
+    with pytest.raises(UserError, match="qcow2") as caught:
+        requests(qcow2, NAMES, "", Version(1, 16))
+    assert "--disk" in (caught.value.hint or "")
+    with pytest.raises(UserError, match="user-mode"):
+        requests(replace(spec, nics=(Nic(id="n", mac="m"),)), NAMES, "", Version(1, 16))
+
+
+# What the host lacks.
+
+
+async def test_without_its_jailer_only_when_told_so(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    driver = double(tmp_path, monkeypatch)
+    driver.settings = replace(driver.settings, firecracker_jail="on")
+    with pytest.raises(HostError, match="jail") as caught:
+        await driver.boot(spec, lambda process: pytest.fail("it was started"))
+    assert "BUGBOX_FIRECRACKER_JAIL=off" in (caught.value.hint or "")
+
+
+async def test_a_program_that_is_not_there_or_too_old(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    driver = double(tmp_path, monkeypatch, version="1.11.2")
+    with pytest.raises(HostError, match=r"1\.11.*needs 1\.12"):
+        await driver.boot(spec, lambda process: pytest.fail("it was started"))
+    driver = double(tmp_path, monkeypatch)
+    (tmp_path / "firecracker").chmod(0o644)
+    with pytest.raises(MissingTool, match="Firecracker") as caught:
+        await driver.boot(spec, lambda process: pytest.fail("it was started"))
+    assert "BUGBOX_FIRECRACKER" in (caught.value.hint or "")
+
+
+async def test_no_kvm_for_us(spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    check = firecracker.check_kvm
+    driver = double(tmp_path, monkeypatch)
+    monkeypatch.setattr(firecracker, "check_kvm", check)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(HostError, match="needs KVM"):
+        await driver.boot(spec, lambda process: pytest.fail("it was started"))
+
+
+@pytest.mark.parametrize("missing", ["vmlinux", "disk.raw"])
+async def test_a_file_that_is_gone_is_named(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+):
+    (tmp_path / "disk.raw").touch()
+    drives = (Drive(id="root", path=tmp_path / "disk.raw", format="raw"),)
+    (tmp_path / missing).unlink()
+    driver = double(tmp_path, monkeypatch)
+    with pytest.raises(HostError, match=f"{missing} is not there"):
+        await driver.boot(replace(spec, drives=drives), lambda process: pytest.fail("started"))
+
+
+async def test_one_that_ends_at_once_says_why(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    begun: list[Process] = []
+    driver = double(tmp_path, monkeypatch)
+    with pytest.raises(BootFailed, match="did not start: Error: as asked for"):
+        await driver.boot(with_args(spec, "fake.status=152"), begun.append)
+    assert len(begun) == 1 and not begun[0].alive
+
+
+async def test_what_a_dead_one_left_behind_does_not_matter(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("api", "vsock", "control", "console"):
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(spec.runtime / name))
+    machine = await ready(double(tmp_path, monkeypatch), spec)
+    await machine.stop(0)
+
+
+# Its life.
+
+
+async def test_a_version_whose_pause_is_broken_is_stopped_as_a_process(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    driver = double(tmp_path, monkeypatch, version="1.16.1")
+    machine = await ready(driver, spec)
+    (pid,) = children(machine.process)
+
+    def stopped() -> bool:
+        return "State:\tT" in Path(f"/proc/{pid}/status").read_text()
+
+    assert not stopped()
+    await machine.pause()
+    assert stopped()
+    await machine.release()
+    again = await driver.adopt(spec, machine.process)
+    assert again.state is State.PAUSED
+    await again.resume()
+    assert not stopped()
+    await again.wait_lifeline()
+    assert (await again.lifeline.run(["echo", "on"])).stdout == b"on\n"
+    # And one that stands still can be ended, and booted again.
+    await again.pause()
+    await again.reset()
+    await again.wait_lifeline()
+    await again.reached(State.READY)
+    await again.pause()
+    await again.stop()
+    assert not again.process.alive
+
+
+async def test_its_firecracker_dies_with_its_warden(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    machine = await ready(double(tmp_path, monkeypatch), spec)
+    (pid,) = children(machine.process)
+    machine.process.kill()
+    assert await gone(pid)
+    await reaches(machine, State.FAILED)
+    await machine.stop(0)
+
+
+@pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGSEGV])
+async def test_a_dead_firecracker_is_no_reboot(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signo: int
+):
+    machine = await ready(double(tmp_path, monkeypatch), spec)
+    states: list[State] = []
+    machine.watch(states.append)
+    (pid,) = children(machine.process)
+    os.kill(pid, signo)
+    await reaches(machine, State.FAILED)
+    assert f"status -{int(signo)}" in machine.reason
+    assert State.REBOOTING not in states
+    with pytest.raises(MachineLost):
+        await machine.reset()
+    await machine.stop(0)
+
+
+async def test_a_term_ends_both(spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    machine = await ready(double(tmp_path, monkeypatch), spec)
+    (pid,) = children(machine.process)
+    machine.process.kill(signal.SIGTERM)
+    assert await in_thread(machine.process.wait_gone, 30.0)
+    assert await gone(pid)
+    await machine.stop(0)
+
+
+# The warden alone, with a shell in the place of Firecracker.
+
+
+class Bare:
+    """A warden, and connections to it."""
+
+    def __init__(self, folder: Path, script: str) -> None:
+        argv = ["/bin/sh", "-c", script]
+        told = folder / "argv.json"
+        told.write_text(json.dumps({"argv": argv, "again": argv, "stale": []}))
+        servers = []
+        for name in ("control", "console"):
+            server = socket.socket(socket.AF_UNIX)
+            server.bind(str(folder / name))
+            server.listen(4)
+            servers.append(server)
+        numbers = [server.fileno() for server in servers]
+        self.folder = folder
+        self.open: list[socket.socket] = []
+        self.process = spawn(
+            [sys.executable, "-m", "bugbox.machine.firecracker.warden", told, *map(str, numbers)],
+            log_file=folder / "log",
+            pass_fds=numbers,
+            env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        for server in servers:
+            server.close()
+
+    def connect(self, name: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(60)
+        self.open.append(sock)
+        sock.connect(str(self.folder / name))
+        return sock
+
+    def end(self) -> None:
+        self.process.kill(signal.SIGTERM)
+        if not self.process.wait_gone(30):
+            self.process.kill()
+        for sock in self.open:
+            sock.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="bb-", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+def read_until(sock: socket.socket, wanted: bytes) -> bytes:
+    seen = b""
+    while wanted not in seen:
+        data = sock.recv(65536)
+        assert data, seen[-200:]
+        seen += data
+    return seen
+
+
+def test_a_flood_on_the_console_is_not_kept(folder: Path):
+    """Nobody reads 64 MiB: the warden's memory stays small, and the end is there for a reader."""
+    script = "head -c 67108864 /dev/zero | tr '\\0' x; echo; echo the end; exec sleep 1000"
+    bare = Bare(folder, script)
+    try:
+        control = bare.connect("control")
+        assert json.loads(read_until(control, b"\n")) == {"is": "running"}
+        console = bare.connect("console")
+        read_until(console, b"the end\n")
+        status = Path(f"/proc/{bare.process.pid}/status").read_text()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        assert int(peak.split()[1]) < 64 << 10, peak
+        # A second reader takes the first one's place, and what is typed reaches the process.
+        control.sendall(b'{"do": "reset"}\n')
+        read_until(bare.connect("console"), b"the end\n")
+    finally:
+        bare.end()
+
+
+def test_what_is_typed_reaches_it(folder: Path):
+    bare = Bare(folder, 'read line; echo "it was $line"; exec sleep 1000')
+    try:
+        console = bare.connect("console")
+        console.sendall(b"typed\n")
+        read_until(console, b"it was typed\n")
+    finally:
+        bare.end()
+
+
+def test_its_own_log_has_an_end(folder: Path):
+    script = "head -c 8388608 /dev/zero | tr '\\0' y >&2; echo done; exec sleep 1000"
+    bare = Bare(folder, script)
+    try:
+        read_until(bare.connect("console"), b"done")
+        control = bare.connect("control")
+        read_until(control, b"\n")
+        control.sendall(b'{"do": "halt"}\n')
+        read_until(control, b"halted")
+        assert (folder / "log").stat().st_size <= 1 << 20
+    finally:
+        bare.end()
+
+
+def test_the_last_words_of_a_kernel_and_nobody_elses_end_it(folder: Path):
+    script = (
+        "echo 'reboot: System halted'; echo \"$ echo [    1.000001] reboot: Power down\";"
+        "echo said; read go; echo '[    1.000001] reboot: Power down'; exec sleep 1000"
+    )
+    bare = Bare(folder, script)
+    try:
+        control, console = bare.connect("control"), bare.connect("console")
+        read_until(control, b"\n")
+        read_until(console, b"said\n")
+        console.sendall(b"go\n")
+        assert json.loads(read_until(control, b"\n")) == {"event": "off"}
+        control.sendall(b'{"do": "reset"}\n')
+        assert json.loads(read_until(control, b"\n")) == {"event": "reset", "by": "host"}
+        read_until(console, b"said\n")
+    finally:
+        bare.end()
+
+
+def test_one_that_ends_well_is_started_again_and_not_too_often(folder: Path):
+    bare = Bare(folder, "echo begun")
+    try:
+        control = bare.connect("control")
+        read_until(control, b'"reset"')
+        read_until(control, b'"reset"')
+    finally:
+        bare.end()
+    # Once a second: the log of a guest that reboots in a loop stays readable.
+    assert bare.process.cpu_ticks() == 0
+
+
+def test_words_that_are_none_change_nothing(folder: Path):
+    bare = Bare(folder, "echo begun; exec sleep 1000")
+    try:
+        control = bare.connect("control")
+        read_until(control, b"\n")
+        control.sendall(b'{"do": "dance"}\n{"do": "reset"}\n')
+        assert b"reset" in read_until(control, b"\n")
+    finally:
+        bare.end()
+    assert not bare.process.alive
