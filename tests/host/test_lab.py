@@ -127,6 +127,37 @@ def test_a_session_on_a_snapshot_under_kvm(lab: Lab) -> None:
     assert lab.run("ls", "/var/lib/bugbox/sessions") == ""
 
 
+#: The real program, which is in no distribution.
+firecracker = pytest.mark.skipif(
+    not os.environ.get("BUGBOX_FIRECRACKER"), reason="BUGBOX_FIRECRACKER names no program"
+)
+UNJAILED = ("env", "BUGBOX_FIRECRACKER=/usr/local/bin/firecracker", "BUGBOX_FIRECRACKER_JAIL=off")
+
+
+@slow
+@firecracker
+@pytest.mark.timeout(7200)
+def test_the_driver_contract_on_firecracker(lab: Lab) -> None:
+    contract = ["python", "-m", "pytest", "-q", "tests/contract/test_driver.py"]
+    real = ["-k", "firecracker and not double"]
+    passed(lab.run(*UNJAILED, *contract, *real, timeout=6000), 6)
+
+
+@slow
+@firecracker
+@pytest.mark.timeout(3600)
+def test_a_session_on_firecracker(lab: Lab) -> None:
+    start = ["bugbox", "start", "--image", "debian-12", "--driver", "firecracker", "--json"]
+    said = lab.run(*UNJAILED, *start, "--disk", "snapshot", timeout=1800)
+    assert '"state": "ready"' in said
+    assert '"driver": "firecracker"' in lab.run("bugbox", "ps", "--json")
+    assert lab.run("bugbox", "shell", "--root", "--", "cat", "/proc/cmdline").count("vsock") == 1
+    lab.run("bugbox", "stop", "--all", "--yes")
+    lab.run("bugbox", "gc")
+    assert "No devices" in lab.run("dmsetup", "ls")
+    assert lab.run("sh", "-c", "ps axo args | grep -c '[f]irecracker.warden'", ok=(1,)) == "0\n"
+
+
 #: By the state folder's own records, not by name.
 KILL = """
 sed -n 's/.*"pid": \\([0-9]*\\),/\\1/p' /var/lib/bugbox/sessions/*/record.json | xargs -r kill -9

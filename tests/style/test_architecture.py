@@ -29,6 +29,7 @@ ONLY_IN = {
     "subprocess": {"host/proc.py"},
     "ctypes": {"host/libc.py"},
     "qemu": {"machine/qemu/monitor.py"},
+    "httpx2": {"machine/firecracker/api.py"},
     "ruamel": {"puzzle/yaml_source.py"},
     "pyroute2": {"network/netlink.py"},
 }
@@ -37,7 +38,9 @@ PURE = {
     "machine/spec.py",
     "machine/state.py",
     "machine/cmdline.py",
+    "machine/verdict.py",
     "machine/qemu/cmdline.py",
+    *(f"machine/firecracker/{n}.py" for n in ("config", "model", "version")),
     "machine/lifeline/wire.py",
     "image/recipe.py",
     "image/digest.py",

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from bugbox.errors import HostError
 from bugbox.storage import mapper
 from bugbox.storage.archive import Entry
+from bugbox.storage.disks import copy
 from bugbox.storage.disks.choose import STRATEGIES
 from bugbox.storage.disks.layout import Place, Source
 from bugbox.storage.disks.overlay import debugfs_script
@@ -109,3 +112,24 @@ def test_an_overlay_without_a_layer_has_two_drives() -> None:
     source = Source(base=Path("/base"), size_bytes=1 << 30)
     given = STRATEGIES["overlay"].layout(source, Place(folder=Path("/s"), tag="t"))
     assert given.kernel_args == ("bugbox.overlay=/dev/vdb,/dev/vda",)
+
+
+def test_a_copy_between_two_filesystems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel refuses some pairs of them."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    base, folder = tmp_path / "base", tmp_path / "session"
+    folder.mkdir()
+    with base.open("wb") as file:
+        file.write(b"first" * 300_000)
+        file.seek(5 << 20)
+        file.write(b"last")
+        file.truncate(6 << 20)
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    monkeypatch.setattr(copy, "reflinks", lambda *_: False)
+    way = copy.Copy()
+    place = Place(folder=folder, tag="x")
+    way.make(Source(base=base, layer=None, tar=None, size_bytes=6 << 20), place)
+    assert (folder / "disk.raw").read_bytes() == base.read_bytes()

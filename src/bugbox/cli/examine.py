@@ -232,8 +232,8 @@ def _keeper(home: Home, _settings: Settings) -> list[Finding]:
 
 
 _LOOKS: tuple[Callable[[Home, Settings], list[Finding]], ...] = (
-    _version, _qemu, _kvm, _firecracker, _tools, _disks, _compiler, _keyring, _rights, _room, _runtime,
-    _memory, _built, _keeper,
+    _version, _qemu, _kvm, _firecracker, _tools, _disks, _compiler, _keyring, _rights, _room,
+    _runtime, _memory, _built, _keeper,
 )  # fmt: skip
 
 

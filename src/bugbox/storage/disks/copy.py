@@ -25,6 +25,7 @@ __all__ = ["Copy", "reflinks"]
 _NAME = "disk.raw"
 # From linux/fs.h.
 _FICLONE, _FICLONERANGE = 0x40049409, 0x4020940D
+_PIECE = 1 << 20
 _RANGE = struct.Struct("<q3Q")
 #: "This filesystem cannot", "they lie on two", "not in blocks of it".
 _CANNOT = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS})
@@ -126,10 +127,15 @@ def _pieces(fd: int, start: int, end: int) -> Iterator[tuple[bool, int, int]]:
 
 def _copy(source: int, target: int, at: int, end: int) -> None:
     while at < end:
-        at += os.copy_file_range(source, target, end - at, at, at)
+        try:
+            at += os.copy_file_range(source, target, end - at, at, at)
+        except OSError as error:  # on two filesystems that the kernel does not copy between
+            if error.errno not in _CANNOT:
+                raise
+            at += os.pwrite(target, os.pread(source, min(end - at, _PIECE), at), at)
 
 
 def _zero(target: int, at: int, end: int) -> None:
-    zeros = bytes(1 << 20)
+    zeros = bytes(_PIECE)
     while at < end:
         at += os.pwrite(target, zeros[: end - at], at)
