@@ -69,6 +69,8 @@ class Ours:
 
     def __init__(self, name: str, title: str, **settings: str) -> None:
         self.name, self.title, self.settings = name, title, settings
+        #: Templates made before, of which it gets a copy.
+        self.templates: Path | None = None
 
     def __enter__(self) -> Self:
         base = built()
@@ -76,8 +78,19 @@ class Ours:
         self.folder.chmod(0o711)
         for part in ("images", "kernels", "layers", "cache"):
             (self.folder / part).symlink_to(base.root / part)
+        if self.templates is not None:
+            copy = ["cp", "-a", "--reflink=auto", "--sparse=always"]
+            subprocess.run([*copy, self.templates, self.folder], check=True, timeout=60)
         self.bugbox = Bugbox(self.folder, **self.settings)
+        try:
+            self.set_up()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
+
+    def set_up(self) -> None:
+        """Do what is not counted; what was started is given back when it fails."""
 
     def __exit__(
         self,
@@ -123,10 +136,9 @@ class Clone(Ours):
             "clone", "bugbox start, a clone", BUGBOX_TEMPLATES="on", BUGBOX_STANDBY="0"
         )
 
-    def __enter__(self) -> Self:
-        super().__enter__()
+    def set_up(self) -> None:
+        super().set_up()
         self.bugbox("build", "--warm", PUZZLE)
-        return self
 
     def once(self) -> dict[str, float]:
         """Clone one."""
@@ -141,12 +153,11 @@ class Standby(Ours):
             "standby", "bugbox start, standby", BUGBOX_TEMPLATES="on", BUGBOX_STANDBY="1"
         )
 
-    def __enter__(self) -> Self:
-        super().__enter__()
+    def set_up(self) -> None:
+        super().set_up()
         self.claimed = 0
         self.bugbox("build", "--warm", PUZZLE)
         self.start()
-        return self
 
     def once(self) -> dict[str, float]:
         """Claim the one that stands by; the next is made in the same time, uncounted."""

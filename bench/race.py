@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 from bench.series import Series
 
-__all__ = ["Contestant", "Missing", "race"]
+__all__ = ["Contestant", "Missing", "Values", "race"]
+
+#: By measure, in ms unless its name ends with "[unit]"; many where one time gives many.
+Values = dict[str, float | list[float]]
 
 
 class Missing(Exception):
@@ -35,8 +38,8 @@ class Contestant(Protocol):
     ) -> None:
         """Give everything back."""
 
-    def once(self) -> dict[str, float]:
-        """Do it once; return values by measure, in ms unless its name ends with "[unit]"."""
+    def once(self) -> Mapping[str, float | list[float]]:
+        """Do it once; return `Values`. What was not measured this time is left out."""
 
 
 def race(contestants: Sequence[Contestant], rounds: int, *, warmup: int = 1) -> list[Series]:
@@ -61,8 +64,8 @@ def race(contestants: Sequence[Contestant], rounds: int, *, warmup: int = 1) -> 
                     title = f"{contestant.title}, {measure}" if measure else contestant.title
                     if measure not in series:
                         series[measure] = Series(*_named(name, title))
-                    series[measure].values.append(value)
-                shown = ", ".join(f"{k or 'all'} {v:.4g}" for k, v in values.items())
+                    series[measure].values += value if isinstance(value, list) else [value]
+                shown = ", ".join(f"{k or 'all'} {_shown(v)}" for k, v in values.items())
                 _say(f"{number + 1}/{rounds} {contestant.title}: {shown}")
         for _, series in running:
             found.extend(series.values())
@@ -73,6 +76,12 @@ def _named(name: str, title: str) -> tuple[str, str, str]:
     """Take the unit off both: "idle.CPU [%]" is "idle.CPU" in %."""
     short, _, unit = name.partition(" [")
     return short, title.partition(" [")[0], unit.removesuffix("]") or "ms"
+
+
+def _shown(value: float | list[float]) -> str:
+    if isinstance(value, list):
+        return f"{min(value):.4g} to {max(value):.4g}" if value else "none"
+    return f"{value:.4g}"
 
 
 def _say(text: str) -> None:

@@ -1,45 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Machines that run: what a copy of one costs, and what many cost that nobody uses."""
+"""Machines that run, and what many of them cost that nobody uses."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
-from typing import Self
 
 from bench.ours import PUZZLE, Ours
 from bugbox.session.record import load
 
-__all__ = ["Fork", "Idle"]
+__all__ = ["Idle"]
 
 #: Seconds that machines are left alone before and while their CPU time is counted.
 _SETTLE, _LOOK = 20.0, 20.0
-
-
-class Fork(Ours):
-    """A copy of a running machine, and how long that one stands still for it."""
-
-    def __init__(self) -> None:
-        super().__init__("fork", "bugbox fork", BUGBOX_TEMPLATES="on", BUGBOX_STANDBY="0")
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self.bugbox("build", "--warm", PUZZLE)
-        self.original = self.bugbox.json("start", PUZZLE)["id"]
-        return self
-
-    def once(self) -> dict[str, float]:
-        """Fork it once."""
-        begun = time.monotonic()
-        answer = self.bugbox.json("fork", self.original)
-        typed = (time.monotonic() - begun) * 1000
-        self.bugbox("stop", answer["id"], "--yes")
-        return {
-            "to ready": float(answer["timings_ms"]["total"]),
-            "as typed": typed,
-            "the original's pause": float(answer["pause_ms"]),
-        }
 
 
 class Idle(Ours):
@@ -52,8 +26,8 @@ class Idle(Ours):
             "idle", title, BUGBOX_TEMPLATES="on", BUGBOX_STANDBY="0", BUGBOX_IDLE_PAUSE="0"
         )
 
-    def __enter__(self) -> Self:
-        super().__enter__()
+    def set_up(self) -> None:
+        super().set_up()
         self.bugbox("build", "--warm", PUZZLE)
         for _ in range(self.count):
             id = self.bugbox.json("start", PUZZLE)["id"]
@@ -63,7 +37,6 @@ class Idle(Ours):
         ]
         self.processes = [record.process for record in records if record.process is not None]
         time.sleep(_SETTLE)
-        return self
 
     def once(self) -> dict[str, float]:
         """Look at them for a while."""
