@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -17,7 +19,8 @@ from bugbox.errors import HostError, MissingTool, OutOfResources
 from bugbox.host.lease import tag
 from bugbox.network import namespace
 from bugbox.network.firewall import Egress
-from bugbox.network.net import Network
+from bugbox.network.net import Net, Network
+from bugbox.session.wires import tell_address
 from tests.host.wires_world import (
     ADDRESSES,
     PORT,
@@ -371,3 +374,30 @@ def test_the_kernel_refuses_in_the_middle(
     monkeypatch.setattr("bugbox.network.tap.DEVICE", tmp_path / "no-tun")
     with pytest.raises(HostError, match="no-tun"):
         network.connect(owner(tmp_path), FULL)
+
+
+@pytest.mark.skipif(shutil.which("busybox") is None, reason="needs busybox's udhcpc")
+def test_a_guest_is_told_its_address(network: Network, tmp_path: Path) -> None:
+    """By a real client, through the tap, and through the rules of the namespace."""
+    script = tmp_path / "told"
+    script.write_text('#!/bin/sh\n[ "$1" != bound ] || echo "$ip $mask $router $dns $mtu"\n')
+    script.chmod(0o755)
+
+    async def ask(net: Net, name: str) -> str:
+        argv = ["nsenter", f"--net={namespace.path(name)}", "busybox", "udhcpc", "-i", "eth0"]
+        argv += ["-f", "-q", "-n", "-t", "20", "-T", "1", "-O", "mtu", "-s", str(script)]
+        teller = asyncio.create_task(tell_address(net))
+        try:
+            client = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+            said, _ = await client.communicate()
+        finally:
+            teller.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await teller
+        return said.decode().strip()
+
+    with (
+        network.connected(owner(tmp_path), Egress()) as net,
+        guest(net, f"{NAME}g1", address=False) as one,
+    ):
+        assert asyncio.run(ask(net, one.name)) == f"10.0.2.15 24 10.0.2.2 10.0.2.3 {net.mtu}"

@@ -164,7 +164,7 @@ class Guest:
 
 
 @contextmanager
-def guest(net: Net, name: str) -> Iterator[Guest]:
+def guest(net: Net, name: str, *, address: bool = True) -> Iterator[Guest]:
     """Play the guest of `net`: its VMM is two threads that carry frames."""
     with ExitStack() as undo:
         namespace.create(name)
@@ -178,8 +178,9 @@ def guest(net: Net, name: str) -> Iterator[Guest]:
             with opened() as routes:
                 routes.bring_up("lo")
                 routes.bring_up("eth0", mtu=net.mtu, mac=net.mac)
-                routes.add_address("eth0", net.guest_address, net.prefix)
-                routes.add_default_route(net.gateway)
+                if address:
+                    routes.add_address("eth0", net.guest_address, net.prefix)
+                    routes.add_default_route(net.gateway)
 
         namespace.inside(name, furnish)
         ended = threading.Event()

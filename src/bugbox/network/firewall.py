@@ -178,6 +178,7 @@ def machine_rules(link: Link, egress: Egress, published: Iterable[int] = ()) -> 
             "to_itself",
             "type filter hook input priority filter; policy drop;",
             f'iifname "{TAP}" icmp type echo-request accept',
+            f'iifname "{TAP}" udp sport 68 udp dport 67 accept',
         ),
         *_chain(
             "pass_on",

@@ -7,17 +7,21 @@ reaper gives it back from there, and `gc` what belongs to folders that are gone.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Collection, Iterable
 
 from bugbox.config import Settings
+from bugbox.host.bridge import held
 from bugbox.machine.firecracker.jail import FIRST_UID, USERS, Jails
+from bugbox.network import dhcp
 from bugbox.network.goals import egress_of
 from bugbox.network.net import Net, Network
 from bugbox.paths import Home, SessionPaths
 from bugbox.session.record import Ledger
 
-__all__ = ["JAIL", "NETWORK", "connect", "give_back", "jails", "sweep"]
+__all__ = ["JAIL", "NETWORK", "connect", "give_back", "jails", "sweep", "tell_address"]
 
 #: What a record holds.
 NETWORK, JAIL = "network", "jail"
@@ -37,6 +41,19 @@ def connect(
     goals = egress_of(egress)
     ledger.hold(NETWORK)
     return network.connect(ledger.paths.root, goals, published=published, uid=uid)
+
+
+async def tell_address(net: Net) -> None:
+    """Tell the guest its address whenever it asks, until cancelled."""
+    offer = dhcp.offer_of(net)
+    loop = asyncio.get_running_loop()
+    async with held(dhcp.listen(net)) as link:
+        while True:
+            question, _ = await loop.sock_recvfrom(link, dhcp.LIMIT + 1)
+            reply = dhcp.answer(question, offer)
+            if reply is not None:
+                with contextlib.suppress(OSError):  # the tap is down: nobody is there to be told
+                    await loop.sock_sendto(link, reply, dhcp.TO)
 
 
 def jails(home: Home, settings: Settings) -> Jails:

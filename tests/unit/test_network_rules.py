@@ -114,6 +114,7 @@ table ip bugbox {
 	chain to_itself {
 		type filter hook input priority filter; policy drop;
 		iifname "tap0" icmp type echo-request accept
+		iifname "tap0" udp sport 68 udp dport 67 accept
 	}
 	chain pass_on {
 		type filter hook forward priority filter; policy drop;
