@@ -69,6 +69,9 @@ class Settings:
     network_pool: str = "10.213.0.0/16"
     #: auto: the first name server that this host asks; or an IPv4 address.
     network_dns: str = "auto"
+    #: on: a puzzle's limits bind (the time of a session, between two checks, until a hint), as on
+    #: a host that serves others; off: they inform.
+    limits: str = "off"
     #: Key that opens the menu in `play`, as a caret name.
     escape: str = "^]"
 
@@ -104,6 +107,7 @@ _CHOICES = {
     "firecracker_jail": ("on", "off"),
     "templates": ("on", "off"),
     "open_network": ("on", "off"),
+    "limits": ("on", "off"),
     "accel": ("auto", "kvm", "tcg"),
     "disk": ("auto", "qcow2", "snapshot", "copy", "overlay"),
 }

@@ -2,6 +2,7 @@
 """Building a kernel of our own, from a tiny source: once, by content, and never a wrong one."""
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -77,6 +78,24 @@ def test_ours_is_booted_only_when_it_is_named(tiny):
     with pytest.raises(NotFound, match="other"):
         store.kernel_named(home, "other")
     assert kernel.built(home) == [own]
+
+
+def test_a_versions_beginning_means_debians_kernel_first(tmp_path):
+    home = Home(tmp_path)
+    made = {"6.1.0-9-cloud": "", "6.1.192-bugbox-fast": "fast", "6.10.1-bugbox-fast": "fast"}
+    for number, (release, profile) in enumerate(made.items()):
+        folder = home.kernels / release
+        folder.mkdir(parents=True)
+        values = {"format": kernel.FORMAT, "digest": f"{number}{number}", "release": release}
+        text = json.dumps({**values, "packages": [], "profile": profile})
+        (folder / "manifest.json").write_text(text)
+        os.utime(folder / "manifest.json", (number, number))
+    assert store.kernel_named(home, "6.1").release == "6.1.0-9-cloud"
+    assert store.kernel_named(home, "6.1.192").release == "6.1.192-bugbox-fast"
+    assert store.kernel_named(home, "6.10").release == "6.10.1-bugbox-fast"
+    for word in ("6.2", "6.1.19", ""):
+        with pytest.raises(NotFound):
+            store.kernel_named(home, word)
 
 
 def test_a_changed_profile_is_another_kernel(tiny, monkeypatch):

@@ -223,3 +223,34 @@ def test_new_helps_with_a_name_and_overwrites_nothing(tmp_path: Path) -> None:
 def test_a_finding_is_one_safe_line() -> None:
     finding = Finding(level="error", rule="x", file=Path("/a\x1b"), message="b\nc\x07")
     assert str(finding) == "/a\\x1b:1:1: error: b c\\x07 [x]"
+
+
+def test_a_command_that_gives_a_root_shell(folder: Path) -> None:
+    text = (folder / "puzzle.yaml").read_text()
+    wish = "user: {sudo: limited, commands: [%s]}\n"
+    (folder / "puzzle.yaml").write_text(
+        text + wish % "/usr/bin/vim.tiny, /usr/bin/less /a, /bin/ls"
+    )
+    line = len(text.splitlines()) + 1
+    assert findings(folder) == [("warning", "sudo-shell", "puzzle.yaml", line)]
+
+
+def test_checks_by_themselves_that_copy_the_machine(folder: Path) -> None:
+    text = (folder / "puzzle.yaml").read_text()
+    first = next(line for line in text.splitlines() if "run: checks/" in line)
+    more = first.replace("id: ", "where: clone, id: again-")
+    assert more != first
+    policy = "check_policy: {trigger: auto}\n"
+    (folder / "puzzle.yaml").write_text(policy + text.replace(first, f"{first}\n{more}"))
+    assert findings(folder) == [("warning", "auto-clone", "puzzle.yaml", 1)]
+
+
+@pytest.mark.parametrize("egress", ["none", "full", "dns", '{allow: ["deb.example:80"]}'])
+def test_what_reaches_out_is_not_asked_from_outside(folder: Path, egress: str) -> None:
+    text = (folder / "puzzle.yaml").read_text()
+    probe = "checks:\n  - {id: page, title: P, where: outside, probe: {tcp: 80}}\n"
+    assert "\nnetwork:" not in text
+    text = f"network: {{egress: {egress}}}\n" + text.replace("checks:\n", probe)
+    (folder / "puzzle.yaml").write_text(text)
+    refused = [("warning", "egress-probe", "puzzle.yaml", 1)]
+    assert findings(folder) == ([] if egress in ("none", "full") else refused)

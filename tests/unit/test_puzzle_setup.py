@@ -89,6 +89,23 @@ def test_the_puzzles_own_script_runs_in_the_middle(demo: Path) -> None:
     assert lines.index(f"./{OWN}") < lines.index("usermod --shell /bin/dash learner")
 
 
+def test_what_sudo_runs_is_a_file_of_its_own(demo: Path, tmp_path: Path) -> None:
+    commands = "[/usr/bin/systemctl restart app.service, '/bin/date -s a,b:c=d', /usr/bin/less]"
+    text = packed(wishing(demo, f"user: {{sudo: limited, commands: {commands}}}\n"))["build.sh"][1]
+    written = tmp_path / "sudoers"
+    line = next(each for each in text.splitlines() if each.startswith("printf"))
+    place = "/etc/sudoers.d/learner-commands"
+    subprocess.run(["sh", "-c", line.replace(place, str(written))], check=True)
+    assert written.read_text() == (
+        "learner ALL=(root) NOPASSWD: /usr/bin/systemctl restart app.service, "
+        "/bin/date -s a\\,b\\:c\\=d, /usr/bin/less\n"
+    )
+    lines = text.splitlines()
+    # The way to all of it is gone before the way to some of it is there.
+    assert lines.index("rm -f /etc/sudoers.d/learner") < lines.index(line)
+    assert lines[-1] == f"visudo --check --quiet --file={place}"
+
+
 def test_each_wish_is_in_the_layers_key(demo: Path) -> None:
     keys = {layer_key(wishing(demo, more), "base") for more in ("", *WISHES.splitlines())}
     keys.add(layer_key(wishing(demo, "boot: {units: [ssh]}\n"), "base"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,14 @@ def test_what_is_drawn_has_the_length_it_should_have() -> None:
     assert len(found["TOKEN"]) == 8 and int(found["TOKEN"], 16) >= 0
     assert len(found["PIN"]) == 6 and found["PIN"].isdecimal()
     assert draw(VARIANTS, None, {"PIN": "1"})["PIN"] == "1"
+
+
+def test_a_word_can_be_said_and_typed() -> None:
+    found = {draw({"HOST": Variant(random="word", bytes=6)}, seed)["HOST"] for seed in range(50)}
+    assert len(found) > 40
+    for word in found:
+        assert re.fullmatch(r"([bdgklmnprstvz][aeiou]){3}", word)
+    assert len(draw({"W": Variant(random="word")}, 1)["W"]) == 8
 
 
 def test_only_what_is_picked_is_shared() -> None:

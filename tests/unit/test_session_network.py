@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which network card a machine gets, and what is refused because nobody could keep to it."""
 
+import json
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from test_session_manager import managed
 
 from bugbox.errors import HostError
 from bugbox.machine.spec import Nic
+from bugbox.session.description import from_json, to_json
 from bugbox.session.manager import Manager
 from bugbox.session.network import card
 from bugbox.session.provision import spec_of
@@ -53,21 +55,39 @@ def test_the_whole_network_is_the_owners_to_allow(made: World) -> None:
     assert not nic.restrict
 
 
-@pytest.mark.parametrize("egress", ["dns", ("deb.example:80",)])
 @pytest.mark.parametrize("allowed", ["off", "on"])
-def test_what_cannot_be_enforced_is_refused(made: World, egress: object, allowed: str) -> None:
-    """Also where all is allowed: half of it is not what was asked for."""
-    settings = replace(made.settings, open_network=allowed)
-    with pytest.raises(HostError, match="cannot be enforced here"):
-        card(made.plan(egress=egress), settings)
+def test_some_of_it_is_reached_through_a_gate(made: World, allowed: str) -> None:
+    """Private networks and the host itself are its owner's to allow there, too."""
+    made.settings = replace(made.settings, open_network=allowed)
+    (nic,) = nics(made, egress=("deb.example:80",))
+    assert (nic.restrict, nic.reach, nic.names) == (False, ("deb.example:80",), False)
+    assert nic.private is (allowed == "on")
+    (nic,) = nics(made, egress="dns")
+    assert (nic.restrict, nic.reach, nic.names) == (False, (), True)
+    spec = spec_of(made.home.session("a-b"), made.plan(egress="dns"), made.parts, made.settings, 7)
+    assert from_json(json.loads(json.dumps(to_json(spec)))) == spec
+
+
+def test_what_was_written_down_before_there_were_gates_is_understood(made: World) -> None:
+    probing(made)
+    spec = spec_of(made.home.session("a-b"), made.plan(), made.parts, made.settings, None)
+    raw = json.loads(json.dumps(to_json(spec)))
+    raw["nics"] = [{key: raw["nics"][0][key] for key in ("id", "mac", "restrict")}]
+    assert from_json(raw) == spec
+
+
+@pytest.mark.parametrize("egress", ["full", "dns", ("deb.example:80",)])
+def test_what_cannot_be_kept_to_is_refused(made: World, egress: object) -> None:
+    with pytest.raises(HostError):
+        card(made.plan(egress=egress, probed=True), made.settings)
 
 
 def test_it_is_refused_before_anything_is_made(made: World) -> None:
     text = made.puzzle.joinpath("puzzle.yaml").read_text()
-    made.write("puzzle.yaml", text + "network: {egress: {allow: ['deb.example:80']}}\n")
+    made.write("puzzle.yaml", text + "network: {egress: full}\n")
 
     async def work(manager: Manager) -> None:
-        with pytest.raises(HostError, match="cannot be enforced here"):
+        with pytest.raises(HostError, match="own services"):
             await manager.answer("start", {"puzzle": str(made.puzzle)})
 
     managed(made, work)

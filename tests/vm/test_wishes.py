@@ -34,7 +34,9 @@ summary: The database is not for passers-by.
 network: {hosts: {db.internal: 10.0.2.100}}
 machine: {disks: [{name: spool, size: 16MiB, fs: ext4, mount: /var/spool/app}]}
 boot: {units: [firewall, sysstat], timeout: 2m}
-user: {shell: /bin/dash, sudo: none}
+user: {shell: /bin/dash, sudo: limited, commands: [/usr/bin/systemctl stop menu.socket, /bin/id]}
+kernel: "6.1"
+variants: {WORD: {random: word, bytes: 6}}
 checks:
   - id: page
     title: The menu is there
@@ -267,7 +269,13 @@ def test_what_the_manifest_asks_for_is_there(machine: tuple[Bugbox, str]) -> Non
         "spool",
     ]
     assert command.root(id, "getent passwd learner").strip().endswith(":/bin/dash")
+    assert command.root(id, "uname -r").startswith("6.1.0-")
+    # That very command, and no other; any arguments where none are given.
     command("shell", id, "--", "sudo", "-n", "true", ok=(1,))
+    command("shell", id, "--", "sudo", "-n", "systemctl", "stop", "ssh.service", ok=(1,))
+    command("shell", id, "--", "sudo", "-n", "systemctl", "stop", "menu.socket")
+    command.root(id, "systemctl start menu.socket")
+    assert command("shell", id, "--", "sudo", "-n", "id", "-un").stdout == b"root\n"
     assert command.root(id, "systemctl is-active nftables sysstat").split() == ["active"] * 2
 
 

@@ -43,12 +43,14 @@ def hint(
         document(answer)
         return 0
     told = answer if isinstance(answer, list) else [answer]
-    say("\n\n".join("\n".join(hint_lines(each)) for each in told))
+    # Where its author's time binds, it is held back all the same.
+    way = "" if now or all or n is not None else "bugbox hint --now"
+    say("\n\n".join("\n".join(hint_lines(each, way)) for each in told))
     return 0
 
 
 def hint_lines(answer: Mapping[str, Any], now: str = "bugbox hint --now") -> list[str]:
-    """Write one hint for people; `now` is how they get one that is held back."""
+    """Write one hint for people; `now` is how they get one that is held back, if they can."""
     head = f"Hint {answer['n']} of {answer['of']}: {printable(str(answer['title']))}"
     lines = [paint(head, "bold")]
     if answer.get("cost"):
@@ -56,6 +58,8 @@ def hint_lines(answer: Mapping[str, Any], now: str = "bugbox hint --now") -> lis
     wait = answer.get("next_in_s")
     if answer.get("text") is None:
         when = f"in {duration(float(wait))}" if wait else "after a few more checks"
+        if not now:
+            return [*lines, f"It is given {when}."]
         return [*lines, f"Its author would give it {when}. Now: {now}"]
     lines += ["", prose(str(answer["text"]))]
     if wait:

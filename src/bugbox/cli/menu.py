@@ -38,9 +38,10 @@ def hooks(id: str) -> Hooks:
     def hint() -> str:
         """Give the next one; pressed again, one that its author holds back."""
         nonlocal held_back
+        again = "" if held_back else "h in this menu once more"
         answer = ask("hint", {"id": id, "now": held_back})
         held_back = answer["text"] is None
-        return _print(hint_lines(answer, "h in this menu once more"))
+        return _print(hint_lines(answer, again))
 
     return Hooks(
         {

@@ -79,6 +79,9 @@ def _facts(puzzle: Puzzle, solved: bool) -> dict[str, Any]:
             if port.show
         ],
         "check_policy": wishes.check_policy.model_dump(),
+        "session": wishes.session.model_dump(),
+        "access": wishes.access.model_dump(),
+        "kernel": wishes.kernel,
         "egress": _egress(wishes.network.egress),
         "folder": str(puzzle.folder),
         "solved": solved,
@@ -102,10 +105,12 @@ def _people(puzzle: Puzzle, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("points", _points(wishes)),
         ("ports", ", ".join(f"{p.name} ({p.port}, {p.protocol})" for p in wishes.ports if p.show)),
         ("checks", _pace(wishes)),
+        ("session", _time(wishes)),
         (
             "machine",
             f"{machine.vcpus} CPU, {format_size(machine.memory)} memory, "
-            f"{format_size(machine.disk)} disk, on {puzzle.base}",
+            f"{format_size(machine.disk)} disk, on {puzzle.base}"
+            + (f" with kernel {wishes.kernel}" if wishes.kernel else ""),
         ),
         ("inspired by", wishes.inspired_by or ""),
         ("language", wishes.language),
@@ -124,7 +129,21 @@ def _points(wishes: Manifest) -> str:
 
 def _pace(wishes: Manifest) -> str:
     seconds = wishes.check_policy.min_interval
-    return f"one in {format_duration(seconds)} at most, where it is served" if seconds else ""
+    own = "also by themselves" if wishes.check_policy.trigger == "auto" else ""
+    pace = f"one in {format_duration(seconds)} at most, where it is served" if seconds else ""
+    return "; ".join(filter(None, (own, pace)))
+
+
+def _time(wishes: Manifest) -> str:
+    limits = wishes.session
+    words = {
+        "": limits.duration,
+        "more each time: ": limits.extend,
+        "in all at most ": limits.deadline,
+        "left alone at most ": limits.idle,
+    }
+    told = ", ".join(f"{what}{format_duration(s)}" for what, s in words.items() if s is not None)
+    return f"{told}, where it is served" if told else ""
 
 
 def _author(author: Author) -> str:

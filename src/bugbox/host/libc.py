@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 # From linux/sched.h and linux/mount.h.
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 0x100000
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
@@ -68,9 +68,13 @@ def _map_code(fd: int, length: int) -> int | None:
     return None if address is None or address == failed else address
 
 
-def new_network() -> None:
-    """Give the calling thread, and it alone, a new network namespace (unshare(2))."""
-    _check(_libc.unshare(ctypes.c_int(_CLONE_NEWNET)), "unshare")
+def new_network(*, user: bool = False) -> None:
+    """Give the calling thread, and it alone, a new network namespace (unshare(2)).
+
+    With `user` a user namespace too, which owns it: then no root is needed.
+    """
+    flags = _CLONE_NEWNET | (_CLONE_NEWUSER if user else 0)
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def enter_network(fd: int) -> None:

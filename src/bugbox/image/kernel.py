@@ -64,12 +64,20 @@ def find(home: Home) -> BuiltKernel | None:
 
 
 def named(home: Home, word: str) -> BuiltKernel:
-    """Return the newest kernel that a release, a profile or the start of a digest means."""
+    """Return the newest kernel that a release, a profile or the start of a digest means.
+
+    A version's beginning (`6.1`) does, too: Debian's before one of our own.
+    """
     kernels = built(home)
     for kernel in reversed(kernels):
         names = (kernel.release, kernel.profile, kernel.folder.name)
         if word and (word in names or kernel.digest.startswith(word)):
             return kernel
+    begins = (f"{word}.", f"{word}-")
+    meant = [each for each in kernels if word and each.release.startswith(begins)]
+    if meant:
+        plain = [each for each in meant if not each.profile]
+        return (plain or meant)[-1]
     there = ", ".join(kernel.release for kernel in kernels)
     raise NotFound(
         f"no kernel {word} in the store",

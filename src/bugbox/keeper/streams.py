@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
@@ -47,7 +48,10 @@ async def _exec(manager: Manager, client: Client, args: Args) -> None:
     flags = ("tools",) if rescue else ()
     with _known(user, session):
         running = await lifeline.command(argv, user=user, env={**told, **own}, flags=flags)
-    await pump.command(client, running, {"id": session.id})
+    try:
+        await pump.command(client, running, {"id": session.id})
+    finally:
+        session.used = time.monotonic()
 
 
 async def _terminal(manager: Manager, client: Client, args: Args) -> None:

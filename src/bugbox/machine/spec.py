@@ -37,6 +37,12 @@ class Nic:
     restrict: bool = True
     #: A tap device's name; empty: user-mode.
     tap: str = ""
+    #: With restrict=False: "host:port" of each that it reaches, and nothing else; None: everything.
+    reach: tuple[str, ...] | None = None
+    #: With reach: any name is looked up for the guest; otherwise those in it.
+    names: bool = False
+    #: With reach: what lies in private networks or on this host is among it.
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,11 +52,16 @@ def give(
     *,
     elapsed_s: float = 0.0,
     failed_checks: int = 0,
+    bound: bool = False,
     values: Mapping[str, str] | None = None,
 ) -> Hint:
-    """Give hint `n`, counted from 1, whatever its gates say; NotFound when there is none."""
+    """Give hint `n`, counted from 1, whatever its gates say; NotFound when there is none.
+
+    Where the learner is `bound` to them, it is held back.
+    """
     attempt = _Attempt(elapsed_s=elapsed_s, failed_checks=failed_checks)
-    return _hint(puzzle, n, attempt, values or {}, held_back=False)
+    early = bound and 1 <= n <= len(puzzle.hints) and _wait(puzzle.hints[n - 1], attempt) != 0
+    return _hint(puzzle, n, attempt, values or {}, held_back=early)
 
 
 def next_hint(
@@ -66,6 +71,7 @@ def next_hint(
     now: bool = False,
     elapsed_s: float = 0.0,
     failed_checks: int = 0,
+    bound: bool = False,
     values: Mapping[str, str] | None = None,
 ) -> Hint:
     """Give the hint after the first `given` ones; without `now` its gates hold it back.
@@ -76,7 +82,9 @@ def next_hint(
     repeat = bool(puzzle.hints) and given >= len(puzzle.hints)
     n = len(puzzle.hints) if repeat else given + 1
     early = (
-        not (now or repeat) and n <= len(puzzle.hints) and _wait(puzzle.hints[n - 1], attempt) != 0
+        (bound or not (now or repeat))
+        and n <= len(puzzle.hints)
+        and _wait(puzzle.hints[n - 1], attempt) != 0
     )
     return _hint(puzzle, n, attempt, values or {}, held_back=early)
 
@@ -86,12 +94,15 @@ def every_hint(
     *,
     elapsed_s: float = 0.0,
     failed_checks: int = 0,
+    bound: bool = False,
     values: Mapping[str, str] | None = None,
 ) -> list[Hint]:
-    """Give them all."""
+    """Give them all, or those that a `bound` learner may have."""
     attempt = _Attempt(elapsed_s=elapsed_s, failed_checks=failed_checks)
-    count = len(puzzle.hints)
-    return [_hint(puzzle, n, attempt, values or {}, held_back=False) for n in range(1, count + 1)]
+    return [
+        _hint(puzzle, n, attempt, values or {}, held_back=bound and _wait(hint, attempt) != 0)
+        for n, hint in enumerate(puzzle.hints, 1)
+    ]
 
 
 def _hint(

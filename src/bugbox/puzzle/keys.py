@@ -38,11 +38,13 @@ __all__ = [
     "Flag",
     "FolderName",
     "GuestPath",
+    "KernelName",
     "Line",
     "MkfsWord",
     "Model",
     "PuzzleName",
     "RelativePath",
+    "SudoCommand",
     "UserName",
     "VariantName",
     "between",
@@ -185,6 +187,20 @@ def _guest_path(value: str) -> str:
     return value
 
 
+_SUDO_WORD = re.compile(r"[A-Za-z0-9_./:=@%+,-]+")
+
+
+def _sudo_command(value: str) -> str:
+    words = value.split(" ")
+    plain = all(_SUDO_WORD.fullmatch(word) for word in words[1:])
+    if not plain or not _GUEST_PATH.fullmatch(words[0]) or {".", ".."} & {*words[0].split("/")}:
+        raise problem(
+            "expected",
+            "a program's full path, with plain arguments: /usr/bin/systemctl restart app",
+        )
+    return value
+
+
 #: What a build has no business with, or has already.
 _NOT_FOR_A_BUILD = ("checks", "hints", "solve.d", "wrong.d")
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
@@ -245,9 +261,12 @@ PuzzleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")]
 CheckId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 DiskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
+KernelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]{0,63}$")]
 #: A path of the guest that is written into files of it, so nothing in it means anything there.
 GuestPath = Annotated[str, Field(max_length=200), AfterValidator(_guest_path)]
 FolderName = Annotated[str, AfterValidator(_folder)]
+#: One command of a sudoers file, where nothing in it means anything but itself.
+SudoCommand = Annotated[str, Field(max_length=200), AfterValidator(_sudo_command)]
 MkfsWord = Annotated[str, AfterValidator(_mkfs_word)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,31}$")]
 #: What each pattern means, in words.
@@ -255,6 +274,7 @@ PATTERNS = {
     r"^[a-z0-9][a-z0-9-]{1,62}$": "2 to 63 lower-case letters, digits and '-', such as read-me",
     r"^[a-z0-9][a-z0-9-]{0,31}$": "up to 32 lower-case letters, digits and '-', such as space",
     r"^[a-z][a-z0-9-]{0,15}$": "up to 16 lower-case letters, digits and '-', such as spool",
+    r"^[A-Za-z0-9][A-Za-z0-9._+~-]{0,63}$": "a kernel's version, release or profile",
     r"^[A-Z][A-Z0-9_]{0,31}$": "up to 32 upper-case letters, digits and '_', such as SERVICE",
     r"^[a-z_][a-z0-9_-]{0,31}$": "the name of a user, such as root or learner",
 }

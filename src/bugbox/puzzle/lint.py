@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from bugbox.puzzle.definition import MANIFEST, Puzzle, read
 from bugbox.puzzle.lint_script import script_findings
+from bugbox.puzzle.lint_wishes import wish_findings
 from bugbox.puzzle.problem import Problem, shown_path
 from bugbox.puzzle.script import Script, refused_by
 from bugbox.puzzle.text import one_line
@@ -64,6 +65,7 @@ def lint(folder: Path, known: Collection[str] = ()) -> list[Finding]:
         *_variables(puzzle),
         *_leftovers(puzzle),
         *_neighbours(puzzle, known),
+        *(_warning(puzzle, each.rule, each.message) for each in wish_findings(puzzle)),
     ]
     return sorted(found, key=_order)
 

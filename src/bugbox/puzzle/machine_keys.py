@@ -19,11 +19,11 @@ from bugbox.puzzle.keys import (
     MkfsWord,
     Model,
     RelativePath,
+    SudoCommand,
     UserName,
     between,
     key,
     lasting,
-    later,
     limited,
     one_of,
     problem,
@@ -172,12 +172,18 @@ class User(Model):
     """The learner's account."""
 
     name: UserName = key("user name", "Whom terminals log in.", reader="session", default="learner")
-    sudo: Annotated[Literal["full", "limited", "none"], later("limited")] = key(
-        "`full` or `none`",
-        "What sudo lets the learner do. For less than all, `none` and a file of `build.sh`'s in "
-        "/etc/sudoers.d.",
+    sudo: Literal["full", "limited", "none"] = key(
+        "`full`, `limited` or `none`",
+        "What sudo lets the learner do; with `limited`, the `commands`.",
         reader="build",
         default="full",
+    )
+    commands: Annotated[tuple[SudoCommand, ...], Field(max_length=32)] = key(
+        "list of commands",
+        "With `sudo: limited`: what it runs as root, such as `/usr/bin/systemctl restart app`. "
+        "A path alone takes any arguments.",
+        reader="build",
+        default=(),
     )
     shell: GuestPath | None = key(
         "path",
@@ -186,3 +192,11 @@ class User(Model):
         default=None,
         shown="/bin/bash",
     )
+
+    @model_validator(mode="after")
+    def _commands_of_something(self) -> User:
+        if self.commands and self.sudo != "limited":
+            raise problem("expected", "sudo: limited beside commands")
+        if self.sudo == "limited" and not self.commands:
+            raise problem("expected", "commands beside sudo: limited")
+        return self

@@ -13,11 +13,11 @@ from pydantic import Field, model_validator
 
 from bugbox.puzzle.keys import (
     DURATION,
-    NEVER,
     BaseName,
     CheckId,
     Count,
     Flag,
+    KernelName,
     Line,
     Model,
     PuzzleName,
@@ -27,7 +27,6 @@ from bugbox.puzzle.keys import (
     between,
     key,
     lasting,
-    later,
     limited,
     problem,
 )
@@ -35,6 +34,7 @@ from bugbox.puzzle.machine_keys import BOOT_TIMEOUT, Boot, Build, Machine, User
 from bugbox.puzzle.network_keys import Network
 from bugbox.puzzle.probe_keys import Probe
 from bugbox.puzzle.quantity import format_duration
+from bugbox.puzzle.session_keys import Access, SessionLimits
 
 __all__ = ["CheckEntry", "HintEntry", "Manifest"]
 
@@ -49,14 +49,6 @@ class Author(Model):
     name: Line = key("text", "The author's name.", reader="show")
     url: Line | None = key("text", "A page of the author's.", reader="show", default=None)
     email: Line | None = key("text", "Where to write to.", reader="show", default=None)
-
-
-class Access(Model):
-    """Ways in."""
-
-    ssh: Flag = key("flag", "SSH at the host.", default=True)
-    console: Flag = key("flag", "The serial console.", default=True)
-    terminals: Count = key("number", "How many terminals at once.", default=4)
 
 
 class Port(Model):
@@ -79,15 +71,15 @@ class Variant(Model):
     pick: Annotated[tuple[Line, ...], Field(min_length=1, max_length=16)] | None = key(
         "list of text, 1 to 16", "One of these.", reader="session", default=None
     )
-    random: Annotated[Literal["hex", "digits", "word"] | None, later("word")] = key(
-        "`hex` or `digits`",
-        "Drawn for each session. `word` comes later.",
+    random: Literal["hex", "digits", "word"] | None = key(
+        "`hex`, `digits` or `word`",
+        "Drawn for each session. A `word` is of letters that can be said, such as `gamoteku`.",
         reader="session",
         default=None,
     )
     bytes: Annotated[Count, limited(1, 64)] = key(
         between(1, 64),
-        "How long: two hex digits a byte, or so many digits.",
+        "How long: two hex digits a byte, or so many digits or letters.",
         reader="session",
         default=8,
     )
@@ -154,13 +146,18 @@ class CheckEntry(Model):
 class CheckPolicy(Model):
     """When checks run, and what is told."""
 
-    trigger: Annotated[Literal["manual", "auto"], later("auto")] = key(
-        "`manual`", "By whom. `auto` comes later.", reader="check", default="manual"
+    trigger: Literal["manual", "auto"] = key(
+        "`manual` or `auto`",
+        "With `auto`, also by itself while somebody works in the machine, every 5 s at most; only "
+        "that it is solved is told.",
+        reader="session",
+        default="manual",
     )
     min_interval: Annotated[float, lasting(0, 3600), DURATION] = key(
         f"duration, {between(0, 3600, format_duration)}",
-        "The shortest time between two; binds under `serve`, and nobody on one's own machine.",
-        reader="show",
+        'The shortest time between two; binds under `serve` or `limits = "on"`, and nobody on '
+        "one's own machine.",
+        reader="show, check",
         default=0.0,
         shown="0s",
     )
@@ -186,7 +183,7 @@ class HintEntry(Model):
     file: RelativePath = key("path", "Its text, Markdown.", reader="hint")
     not_before: Annotated[float, lasting(0, 86400), DURATION] = key(
         "duration",
-        "Meant for after this time; binds nobody on one's own machine.",
+        "Meant for after this time; binds as `check_policy.min_interval` does.",
         reader="hint",
         default=0.0,
         shown="0s",
@@ -217,21 +214,6 @@ class Solution(Model):
     )
     reveal: Literal["solved_or_given_up"] = key(
         "`solved_or_given_up`", "When it is shown.", reader="solution", default="solved_or_given_up"
-    )
-
-
-class SessionLimits(Model):
-    """How a session spends its time; limits bind under `serve`."""
-
-    duration: Annotated[float | None, NEVER, DURATION] = key("duration", "How long.", default=None)
-    extend: Annotated[float | None, NEVER, DURATION] = key("duration", "By how much.", default=None)
-    deadline: Annotated[float | None, NEVER, DURATION] = key("duration", "At most.", default=None)
-    idle: Annotated[float | None, NEVER, DURATION] = key("duration", "Until paused.", default=None)
-    pausable: Flag = key(
-        "flag",
-        "Whether it may be paused: `false` where something must go on while nobody looks.",
-        reader="session",
-        default=True,
     )
 
 
@@ -306,7 +288,14 @@ class Manifest(Model):
         reader="build, session",
         default="debian-12",
     )
-    kernel: Annotated[Line | None, NEVER] = key("text", "A kernel's version.", default=None)
+    kernel: KernelName | None = key(
+        "text, quoted",
+        'What it boots, by version, release or profile: `"6.1"`, `fast`. One of `bugbox kernel '
+        "list`.",
+        reader="session",
+        default=None,
+        shown="the base image's",
+    )
     arch: tuple[Literal["x86_64"], ...] = key(
         "list of `x86_64`", "Where it runs.", reader="lint", default=("x86_64",), shown="[x86_64]"
     )
@@ -318,7 +307,7 @@ class Manifest(Model):
     guest_client: Flag = key(
         "flag", "Whether `bugbox` can be typed in the guest.", reader="session", default=True
     )
-    access: Annotated[Access, NEVER] = key("mapping", "Ways in.", default=Access())
+    access: Access = key("mapping", "Ways in.", reader="session", default=Access())
     ports: Annotated[tuple[Port, ...], Field(max_length=32)] = key(
         "list, up to 32", "Ports that `forward` may open.", reader="forward", default=()
     )

@@ -7,6 +7,7 @@ it, and it is in the layer's key like everything else that reaches them.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -17,6 +18,10 @@ __all__ = ["OWN", "asks", "wrapper"]
 
 #: Where the puzzle's own build.sh lies when there is a wrapper.
 OWN = "own-build.sh"
+
+_SUDOERS = "/etc/sudoers.d/learner-commands"
+#: What means something in a sudoers file.
+_MEANS = re.compile(r"[,:=]")
 
 
 def asks(wishes: Manifest) -> bool:
@@ -47,9 +52,15 @@ def _after(wishes: Manifest) -> list[str]:
     lines = []
     if user.shell is not None:
         lines.append(f"usermod --shell {shlex.quote(user.shell)} {shlex.quote(user.name)}")
-    if user.sudo == "none":
+    if user.sudo != "full":
         lines.append("rm -f /etc/sudoers.d/learner")
         lines.append(f"gpasswd --delete {shlex.quote(user.name)} sudo || true")
+    if user.sudo == "limited":
+        commands = ", ".join(_MEANS.sub(r"\\\g<0>", command) for command in user.commands)
+        entry = f"{user.name} ALL=(root) NOPASSWD: {commands}"
+        lines.append(f"printf '%s\\n' {shlex.quote(entry)} >{_SUDOERS}")
+        lines.append(f"chmod 0440 {_SUDOERS}")
+        lines.append(f"visudo --check --quiet --file={_SUDOERS}")
     return lines
 
 

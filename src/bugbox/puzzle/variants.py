@@ -15,6 +15,9 @@ __all__ = ["PREFIX", "draw", "environment", "fill", "names", "picks"]
 #: Scripts find the value of NAME as $PUZZLE_NAME.
 PREFIX = "PUZZLE_"
 
+#: Consonant and vowel in turn: it can be said, and be the name of a host, a user or a file.
+_SOUNDS = ("bdgklmnprstvz", "aeiou")
+
 _NAME = re.compile(r"\{\{([A-Z][A-Z0-9_]*)\}\}")
 
 
@@ -41,6 +44,8 @@ def _chance(seed: int | None, name: str) -> random.Random:
 def _draw(variant: Variant, chance: random.Random) -> str:
     if variant.pick is not None:
         return chance.choice(variant.pick)
+    if variant.random == "word":
+        return "".join(chance.choice(_SOUNDS[n % 2]) for n in range(variant.bytes))
     digits = "0123456789abcdef" if variant.random == "hex" else "0123456789"
     count = 2 * variant.bytes if variant.random == "hex" else variant.bytes
     return "".join(chance.choice(digits) for _ in range(count))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,10 +23,12 @@ from bugbox.puzzle.check import LOST, Report, run_checks
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.hint import every_hint, give, next_hint
 from bugbox.puzzle.markdown import render
+from bugbox.puzzle.quantity import format_duration
 from bugbox.puzzle.score import points, told
 from bugbox.puzzle.text import printable
 from bugbox.puzzle.variants import fill
 from bugbox.session.check_clone import clones_of
+from bugbox.session.limits import bind, ends_at
 from bugbox.session.record import Record
 from bugbox.session.session import Session
 
@@ -36,6 +39,7 @@ log = logging.getLogger(__name__)
 #: A person types a verb a few times a minute; a loop in the guest does not get more than that.
 _BURST = 5
 _SECONDS_EACH = 2.0
+_NEWS = "Solved. Leave with `exit`: then `bugbox play` tells what was behind it"
 _TOO_MANY = (b"Too many questions; wait a moment.\n", 75)
 
 
@@ -46,6 +50,8 @@ class Attempt:
         self.session = session
         self._checking = anyio.Lock()
         self._tokens = float(_BURST)
+        #: When a check was last asked for (time.monotonic).
+        self._checked = -math.inf
         self._counted = time.monotonic()
 
     @property
@@ -55,14 +61,45 @@ class Attempt:
             raise UserError(f"{self.session.id} is a bare machine: there is no puzzle to it")
         return self.session.plan.puzzle
 
-    async def check(self) -> dict[str, Any]:
-        """Run the checks; there is a verdict also when the machine no longer answers."""
+    @property
+    def min_interval(self) -> float:
+        """Seconds between two checks, where that binds."""
+        puzzle = self.session.plan.puzzle
+        return puzzle.manifest.check_policy.min_interval if puzzle and self._bound else 0.0
+
+    @property
+    def _bound(self) -> bool:
+        return bind(self.session.host.settings)
+
+    async def check(self, *, by_itself: bool = False) -> dict[str, Any]:
+        """Run the checks; there is a verdict also when the machine no longer answers.
+
+        `by_itself`: nobody asked. It is remembered and told when it is solved, and only then.
+        StateError when the last one was too short a time ago.
+        """
         async with self._checking:
+            if not by_itself:
+                self._keep_pace()
             edge = self.puzzle.manifest.check_policy.mode == "edge"
             passed = self.session.record.passed if edge else ()
             report = await verdict(self.session, self.puzzle, passed)
-            await self._noted(lambda: self._remember(report, edge=edge))
+            news = report.solved is True and not self.session.record.solved_after
+            if news or not by_itself:
+                await self._noted(lambda: self._remember(report, edge=edge))
+            if news and by_itself:
+                self.session.tell(_NEWS)
         return told(self.puzzle, report).as_json()
+
+    def _keep_pace(self) -> None:
+        """Refuse a check that comes too soon after the last one."""
+        now = time.monotonic()
+        left = self._checked + self.min_interval - now
+        if self.min_interval and left > 0:
+            raise StateError(
+                f"{self.session.id}: the next check can be asked for in {math.ceil(left)} s",
+                hint=f"its puzzle allows one in {format_duration(self.min_interval)}",
+            )
+        self._checked = now
 
     async def _noted(self, write: Callable[[], object]) -> None:
         """Write something down; a full disk costs the learner neither verdict nor hint."""
@@ -109,6 +146,7 @@ class Attempt:
         pace: dict[str, Any] = {
             "elapsed_s": max(0.0, time.time() - record.started),
             "failed_checks": record.checks_failed,
+            "bound": self._bound,
         }
         if all:
             hints = every_hint(puzzle, values=values, **pace)
@@ -160,6 +198,7 @@ class Attempt:
             "solved": bool(record.solved_after),
             "solved_after_s": round(record.solved_after, 1),
             "elapsed_s": round(max(0.0, time.time() - record.started), 1),
+            "ends_in_s": self._ends_in(),
             "hints_used": len(record.hints),
             "hints_of": len(puzzle.hints),
             "checks_run": record.checks_run,
@@ -167,6 +206,11 @@ class Attempt:
             "debrief": self._filled(puzzle.debrief) if over else "",
             "next": list(puzzle.manifest.next),
         }
+
+    def _ends_in(self) -> float | None:
+        """Seconds that are left; None: nobody counts them."""
+        end = ends_at(self.session.plan, self.session.record) if self._bound else None
+        return None if end is None else round(max(0.0, end - time.time()), 1)
 
     def _filled(self, text: str) -> str:
         """Put the session's variants into a text."""
@@ -184,7 +228,7 @@ class Attempt:
                 return _check_text(await self.check())
             if verb == "hint":
                 hint = await self.hint(*_number(args), now="--now" in args)
-                return _hint_text(hint, _width(args))
+                return _hint_text(hint, _width(args), bound=self._bound)
             if verb == "story":
                 puzzle = self.puzzle
                 text = f"# {puzzle.title}\n\n{self._filled(puzzle.description)}"
@@ -309,10 +353,11 @@ def _check_text(report: Mapping[str, Any]) -> tuple[bytes, int]:
     return _encode("\n".join([*lines, word])), status
 
 
-def _hint_text(hint: Any, width: int) -> tuple[bytes, int]:
+def _hint_text(hint: Any, width: int, *, bound: bool) -> tuple[bytes, int]:
     head = f"Hint {hint['n']} of {hint['of']}: {hint['title']}"
     if hint["text"] is None:
         wait = hint["next_in_s"]
         when = f"in {wait} s" if wait else "after more checks"
-        return _encode(f"{head}\nMeant for later ({when}); bugbox hint --now gives it."), 0
+        way = "" if bound else "; bugbox hint --now gives it"
+        return _encode(f"{head}\nMeant for later ({when}){way}."), 0
     return _laid_out(f"{head}\n\n{hint['text']}", width), 0

@@ -31,7 +31,7 @@ def from_json(raw: dict[str, Any]) -> MachineSpec:
             extra_args=tuple(kernel["extra_args"]),
         ),
         drives=tuple(_drive(each) for each in raw["drives"]),
-        nics=tuple(Nic(**each) for each in raw["nics"]),
+        nics=tuple(_nic(each) for each in raw["nics"]),
         vcpus=raw["vcpus"],
         mem_mib=raw["mem_mib"],
         root=Path(raw["root"]),
@@ -44,6 +44,11 @@ def from_json(raw: dict[str, Any]) -> MachineSpec:
 def _drive(raw: dict[str, Any]) -> Drive:
     backing = _drive(raw["backing"]) if raw["backing"] else None
     return Drive(**{**raw, "path": Path(raw["path"]), "backing": backing})
+
+
+def _nic(raw: dict[str, Any]) -> Nic:
+    reach = raw.get("reach")
+    return Nic(**{**raw, "reach": None if reach is None else tuple(reach)})
 
 
 def _plain(value: Any) -> Any:

@@ -34,6 +34,7 @@ from bugbox.session.identity import (
     refresh,
     rejuvenate,
 )
+from bugbox.session.limits import bind
 from bugbox.session.reaper import give_back
 from bugbox.session.record import Ledger, claim
 from bugbox.session.session import Session
@@ -48,7 +49,7 @@ _WAKE_TIMEOUT = 30.0
 #: Of a record, what a fork has from the one that it was made of.
 _INHERITED = (
     "folder", "title", "user", "driver", "kernel", "disk", "template", "layer", "variants",
-    "degraded", "boots", "hints", "gave_up",
+    "degraded", "boots", "hints", "gave_up", "until",
 )  # fmt: skip
 
 
@@ -85,7 +86,8 @@ async def fork(
                 session.host.home,
                 session.plan.name,
                 asked=asked,
-                started=time.time(),
+                # Where time is limited, a fork gets none that its origin does not have.
+                started=session.record.started if bind(session.host.settings) else time.time(),
                 fresh=False,
                 **inherited,
             )

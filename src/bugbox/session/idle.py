@@ -69,9 +69,13 @@ class Idleness:
 class Caretaker:
     """Looks after the sessions of one keeper."""
 
-    def __init__(self, sessions: Callable[[], Iterable[Session]], seconds: float) -> None:
+    def __init__(
+        self, sessions: Callable[[], Iterable[Session]], seconds: float, *, limits: bool = False
+    ) -> None:
         self._sessions = sessions
+        #: 0: none is paused for that, but where `limits` let a puzzle's own time bind.
         self._seconds = seconds
+        self._limits = limits
         self._known: WeakKeyDictionary[Session, Idleness] = WeakKeyDictionary()
 
     def idle(self, session: Session) -> float:
@@ -82,12 +86,18 @@ class Caretaker:
 
     async def run(self) -> None:
         """Look at all of them for ever; pause each that was left alone for long enough."""
-        seconds = self._seconds
         while True:
-            await anyio.sleep(min(max(_EVERY_SHARE * seconds, _EVERY_LEAST), _EVERY_MOST))
+            soonest = min(filter(None, map(self._limit, self._sessions())), default=self._seconds)
+            await anyio.sleep(min(max(_EVERY_SHARE * soonest, _EVERY_LEAST), _EVERY_MOST))
             for session in list(self._sessions()):
-                if self.idle(session) >= seconds and session.plan.pausable:
+                seconds = self._limit(session)
+                if seconds and self.idle(session) >= seconds and session.plan.pausable:
                     await _pause(session, seconds)
+
+    def _limit(self, session: Session) -> float:
+        """Seconds for which a session may be left alone; 0: for ever."""
+        own = session.plan.limits.idle if self._limits else None
+        return min(filter(None, (self._seconds, own)), default=0.0)
 
 
 async def _pause(session: Session, seconds: float) -> None:

@@ -33,6 +33,7 @@ from bugbox.puzzle import catalogue
 from bugbox.session import adoption, hostsleep, lab, prepare, record
 from bugbox.session.admission import Admission, need_of
 from bugbox.session.attempt import Attempt
+from bugbox.session.auto_check import check_by_itself
 from bugbox.session.boot import boot_facts
 from bugbox.session.checkpoint import checkpoint, listed, remove, undo
 from bugbox.session.cloning import Cloning
@@ -42,6 +43,7 @@ from bugbox.session.fork import fork
 from bugbox.session.guard import guard
 from bugbox.session.idle import Caretaker
 from bugbox.session.layer import load as load_layer
+from bugbox.session.limits import bind
 from bugbox.session.network import card
 from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.pool import Pool
@@ -50,6 +52,7 @@ from bugbox.session.provision import Bring, Host, bring_up, provision
 from bugbox.session.reaper import collect, give_back
 from bugbox.session.session import Session
 from bugbox.session.stopwatch import Stopwatch
+from bugbox.session.timekeeper import keep_time
 
 __all__ = ["Manager"]
 
@@ -76,7 +79,7 @@ class Manager:
         self._shelf = catalogue.Shelf()
         self._cloning = Cloning(home)
         self._pool = Pool(settings, self._cloning, self._spawn)
-        self._caretaker = Caretaker(self._sessions, settings.idle_pause)
+        self._caretaker = Caretaker(self._sessions, settings.idle_pause, limits=bind(settings))
         self._admission = Admission(settings, self._sessions, self._pool, self._caretaker.idle)
         self._pool.fits = self._admission.fits
         self._drivers: dict[str, Driver] = {}
@@ -109,8 +112,11 @@ class Manager:
         if self._lasting:
             self._spawn(self._admission.watch)
             self._spawn(lambda: hostsleep.watch(self._sessions))
-        if self._lasting and self.settings.idle_pause:
+            self._spawn(lambda: check_by_itself(self._attempts.values))
+        if self._lasting and (self.settings.idle_pause or bind(self.settings)):
             self._spawn(self._caretaker.run)
+        if self._lasting and bind(self.settings):
+            self._spawn(lambda: keep_time(self._sessions))
         return self
 
     async def __aexit__(self, *_: object) -> None:

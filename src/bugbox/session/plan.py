@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bugbox.puzzle.definition import Puzzle, Script
 from bugbox.puzzle.machine_keys import ExtraDisk
+from bugbox.puzzle.session_keys import Access, SessionLimits
 from bugbox.puzzle.variants import draw, environment, picks
 
 __all__ = ["Plan", "another", "of_image", "of_puzzle"]
@@ -29,8 +30,10 @@ class Plan:
     disk_bytes: int = 2 << 30
     boot_timeout: float = 60.0
     guest_client: bool = True
-    #: It may be paused while nobody uses it.
-    pausable: bool = True
+    #: Its time, and whether it may be paused while nobody uses it.
+    limits: SessionLimits = field(default_factory=SessionLimits)
+    #: The ways in.
+    access: Access = field(default_factory=Access)
     #: The machine is to be saved and cloned: nothing of one session's own happens in it.
     template: bool = False
     #: A kernel of the store by its release; empty: Debian's newest, which also builds.
@@ -54,6 +57,11 @@ class Plan:
     def clonable(self) -> bool:
         """Whether a template can be made of it: the root's disk is the only one."""
         return not self.carried and not self.disks
+
+    @property
+    def pausable(self) -> bool:
+        """Whether it may be paused while nobody uses it."""
+        return self.limits.pausable
 
     @property
     def env(self) -> dict[str, str]:
@@ -109,7 +117,8 @@ def of_puzzle(
         disk_bytes=wishes.machine.disk,
         boot_timeout=wishes.boot.timeout,
         guest_client=wishes.guest_client,
-        pausable=wishes.session.pausable,
+        limits=wishes.session,
+        access=wishes.access,
         disks=wishes.machine.disks,
         egress=wishes.network.egress,
         probed=any(check.probe is not None for check in puzzle.checks),

@@ -17,7 +17,7 @@ from typing import Literal
 import anyio
 
 from bugbox.config import Settings
-from bugbox.errors import UserError
+from bugbox.errors import HostError, NotFound, UserError
 from bugbox.image import store
 from bugbox.image.store import BuiltImage, BuiltKernel, Estimate
 from bugbox.paths import Home
@@ -61,8 +61,8 @@ def find(home: Home, settings: Settings, wanted: Puzzle | str, booted: str = "")
         layer = find_layer(home, wanted, image)
         if layer is None:
             return None
-    if booted:
-        kernel = store.kernel_named(home, booted)
+    if booted or _asked(wanted):
+        kernel = _kernel(home, wanted, booted)
         initrd = store.find_initrd(home, kernel)
         if initrd is None:
             return None
@@ -98,9 +98,9 @@ def ensure(
                 lambda: ensure_layer(home, settings, puzzle, image, kernel, initrd, driver, given)
             )
     made = Prepared(kernel=kernel, initrd=initrd, image=image, layer=layer)
-    if not booted:
+    if not (booted or _asked(wanted)):
         return made
-    own = store.kernel_named(home, booted)
+    own = _kernel(home, wanted, booted)
     return replace(made, kernel=own, initrd=store.ensure_initrd(home, own))
 
 
@@ -129,6 +129,24 @@ def estimate(home: Home, settings: Settings, wanted: Puzzle | str) -> list[Estim
 
 def _base(wanted: Puzzle | str) -> str:
     return wanted.base if isinstance(wanted, Puzzle) else wanted
+
+
+def _asked(wanted: Puzzle | str) -> str:
+    """The kernel that a puzzle names; empty: none."""
+    return (wanted.manifest.kernel or "") if isinstance(wanted, Puzzle) else ""
+
+
+def _kernel(home: Home, wanted: Puzzle | str, booted: str) -> BuiltKernel:
+    """Return what is booted: what somebody asked for now, else what the puzzle names."""
+    if booted:
+        return store.kernel_named(home, booted)
+    try:
+        return store.kernel_named(home, _asked(wanted))
+    except NotFound as error:
+        name = wanted.name if isinstance(wanted, Puzzle) else wanted
+        raise HostError(
+            f"{name} wants kernel {_asked(wanted)}: {error.message}", hint=error.hint
+        ) from None
 
 
 def _check_pin(wanted: Puzzle | str, image: BuiltImage) -> None:

@@ -120,6 +120,8 @@ class Record:
     gave_up: bool = False
     #: Seconds from `started` to the first check that passed; 0 while unsolved.
     solved_after: float = 0.0
+    #: Until when its time was extended, seconds since 1970; 0: it was not.
+    until: float = 0.0
     #: Checks that have passed since the machine was made, where a puzzle counts each pass.
     passed: tuple[str, ...] = ()
     #: What the solution was worth; None where there is nothing to have.

@@ -23,6 +23,7 @@ from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.state import State
 from bugbox.session.checkpoints import discard
 from bugbox.session.identity import clock_offset, set_clock
+from bugbox.session.limits import OVER, bind, ends_at, extended
 from bugbox.session.logs import tail
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
@@ -75,6 +76,12 @@ class Session:
         self.rested = 0.0
         #: When somebody last typed on its console (time.monotonic).
         self.typed = 0.0
+        #: When somebody last did something in it, or saw something come of it (time.monotonic).
+        self.used = 0.0
+        #: What whoever sits at a terminal is told, in order.
+        self.news: list[str] = []
+        #: Who sits at a terminal now.
+        self.seated: set[object] = set()
         #: Its memory is being written to the disk.
         self.saving = False
         #: Entered while a VMM is started for it: whether there is room, and whose turn it is.
@@ -168,6 +175,8 @@ class Session:
 
     async def console(self) -> AsyncGenerator[bytes, None]:
         """Yield what the serial console says: the end of what it said first, then all to come."""
+        if not self.plan.access.console:
+            raise StateError(f"{self.id} gives no console: access.console in its puzzle.yaml")
         if self.saved:
             await self.wake()
         machine = self.machine
@@ -239,6 +248,8 @@ class Session:
             return await bring(self.ledger, plan, parts, self.host, watch)
 
         async with self.change():
+            if self.time_is_up:
+                raise self._no_time()
             await self.replace(boot)
             await in_thread(self.ledger.write, solved_after=0.0, passed=(), points=None)
         return {
@@ -257,6 +268,7 @@ class Session:
         async with self.change():
             if cold and self.machine is not None and self.machine.state is State.READY:
                 raise StateError(f"{self.id} runs", hint=f"bugbox pause {self.id} first")
+            await self._more_time()
             await (self._boot_again(watch) if cold else self._resume(watch))
         return {"id": self.id, "state": self.state, "clone": False, "timings_ms": watch.as_ms()}
 
@@ -306,7 +318,43 @@ class Session:
             self._spawn(self._write_state)
             self._wake()
 
-    async def _pause(self, why: str) -> None:
+    @property
+    def time_is_up(self) -> bool:
+        """Whether it has no more time, where limits bind."""
+        if not bind(self.host.settings):
+            return False
+        end = ends_at(self.plan, self.record)
+        return end is not None and time.time() >= end
+
+    async def expire(self) -> None:
+        """Let it stand still because its time is over, until it is given more."""
+        if self.standing == OVER or self._ending or self.saved:
+            return
+        async with self.change():
+            if not self.time_is_up:
+                return
+            if self.resting:
+                self.standing, self.resting = OVER, ""
+                await self._write_state()
+                self._wake()
+            elif self.machine is not None and self.machine.state is State.READY:
+                await self._pause(OVER, stand=True)
+
+    async def _more_time(self) -> None:
+        """Give it as much more as its puzzle allows; StateError when that is none."""
+        if not self.time_is_up:
+            return
+        until = extended(self.plan, self.record, time.time())
+        if until is None:
+            raise self._no_time()
+        await in_thread(self.ledger.write, until=until)
+
+    def _no_time(self) -> StateError:
+        more = extended(self.plan, self.record, time.time()) is not None
+        way = "resume {} gives it more" if more else "stop {} ends it"
+        return StateError(f"{self.id}: {OVER}", hint=f"bugbox {way.format(self.id)}")
+
+    async def _pause(self, why: str, *, stand: bool = False) -> None:
         machine = self.machine
         if machine is not None and machine.state is State.PAUSED:
             return
@@ -314,12 +362,15 @@ class Session:
             raise StateError(f"{self.id} is {self.state}: only a machine that runs can be paused")
         await self.note_clock()
         # First: whoever is told of the new state is told why.
-        self.resting, self.rested = why, time.monotonic()
+        if stand:
+            self.standing = why
+        else:
+            self.resting, self.rested = why, time.monotonic()
         try:
             with anyio.CancelScope(shield=True):
                 await machine.pause()
         except BaseException:
-            self.resting = ""
+            self.resting = self.standing = ""
             raise
 
     async def note_clock(self) -> None:
@@ -337,13 +388,20 @@ class Session:
     async def wake(self) -> None:
         """Let a machine that rests run on, with the right time; nothing where it does not rest."""
         if (self.resting or self.saved) and not self._ending and not self.over:
+            if self.time_is_up:
+                raise self._no_time()
             async with self.change():
                 if (self.resting or self.saved) and not self.over:
                     await self._resume(Stopwatch())
 
+    def tell(self, text: str) -> None:
+        """Tell everybody who sits at a terminal."""
+        self.news.append(text)
+        self._wake()
+
     def _stirred(self) -> None:
         """Something was sent to a machine that stands still."""
-        if self.resting:
+        if self.resting and not self.time_is_up:
             self._spawn(self.wake)
 
     async def _run_on(self, machine: Machine) -> None:
@@ -487,6 +545,8 @@ class Session:
         self.trouble = self.standing = ""
         # One that its last keeper paused: whoever uses it lets it run on.
         paused = machine.state is State.PAUSED
+        if paused and self.time_is_up:
+            self.standing, paused = OVER, False
         self.resting = (self.record.reason or PAUSED) if paused else ""
         machine.watch(self._on_state)
         machine.lifeline.on_stirred = self._stirred

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -89,28 +90,50 @@ class Seat:
         return self._terminal.id if self._terminal else ""
 
     async def sit_down(self) -> None:
-        """Open a new shell."""
+        """Open a new shell. StateError when there are as many as its puzzle allows."""
         lifeline = await self.session.lifeline()
-        self._terminal = await lifeline.terminal(
-            user=self._login.user,
-            rows=self._rows,
-            cols=self._cols,
-            term=self._login.term,
-            login=not self._login.rescue and not self._login.argv,
-            rescue=self._login.rescue,
-            argv=list(self._login.argv) or None,
-        )
+        if not self._login.rescue:
+            await self._take_place()
+        try:
+            self._terminal = await lifeline.terminal(
+                user=self._login.user,
+                rows=self._rows,
+                cols=self._cols,
+                term=self._login.term,
+                login=not self._login.rescue and not self._login.argv,
+                rescue=self._login.rescue,
+                argv=list(self._login.argv) or None,
+            )
+        except BaseException:
+            self.session.seated.discard(self)
+            raise
+
+    async def _take_place(self) -> None:
+        """Be one of those at a terminal; shells that nobody sits at make room for us."""
+        session, most = self.session, self.session.plan.access.terminals
+        others = len(session.seated - {self})
+        if most is not None and others >= most:
+            raise StateError(
+                f"{session.id} has {most} terminal{'' if most == 1 else 's'} at once, "
+                f"and {'it is' if most == 1 else 'all are'} taken",
+                hint="leave one of them; access.terminals in its puzzle.yaml says how many",
+            )
+        session.seated.add(self)
+        if most is not None:
+            await self._keep_detached(most - others - 1)
 
     async def come_back(self, terminal: str) -> None:
         """Attach to the shell that we, or somebody before us, left running."""
         lifeline = await self.session.lifeline()
         self._terminal = await lifeline.attach(terminal, self._rows, self._cols)
+        self.session.seated.add(self)
         if terminal in self.session.detached:
             self.session.detached.remove(terminal)
 
     async def send(self, data: bytes) -> None:
         """Type, which wakes a machine that rests. What is typed while no shell is there is lost."""
         await self.session.wake()
+        self.session.used = time.monotonic()
         await self._take_again()
         if self._terminal:
             await self._terminal.send(data)
@@ -140,12 +163,19 @@ class Seat:
     async def leave(self) -> None:
         """Stand up; the shell lives on. Only so many are kept that nobody sits at."""
         terminal, self._terminal = self._terminal, None
+        self.session.seated.discard(self)
         if terminal is None or self._over:
             return
         await terminal.close()
+        self.session.detached.append(terminal.id)
+        most = self.session.plan.access.terminals
+        room = _DETACHED_LIMIT if most is None else most - len(self.session.seated)
+        await self._keep_detached(min(_DETACHED_LIMIT, room))
+
+    async def _keep_detached(self, most: int) -> None:
+        """End the oldest shells that nobody sits at, but for so many."""
         left = self.session.detached
-        left.append(terminal.id)
-        while len(left) > _DETACHED_LIMIT:
+        while len(left) > max(0, most):
             with contextlib.suppress(GuestError), anyio.move_on_after(_ASK_TIMEOUT):
                 await self.session.hang_up(left.pop(0))
 
@@ -156,6 +186,7 @@ class Seat:
         try:
             item = await self._terminal.receive()
             if item is not None:
+                self.session.used = time.monotonic()
                 return Output(item[1])
             status = await self._terminal.status()
             ended = Ended(status.status, status.signal)
@@ -269,12 +300,19 @@ class Seat:
         return Note(f"the machine is off; bugbox resume {id} boots it", str(State.OFF))
 
     async def stands_still(self) -> AsyncGenerator[Note, None]:
-        """Yield a note when the machine stands still under a living shell, and when it runs on."""
+        """Yield a note when the machine stands still under a living shell, and when it runs on.
+
+        And what everybody is told.
+        """
         session, before = self.session, self.session.state
         rested = False
+        told = len(session.news)
         while True:
             await session.changed(_FOREVER)
             now = session.state
+            for text in session.news[told:]:
+                yield Note(text, now)
+            told = len(session.news)
             if self.session.saving:
                 continue
             if now != before and now in (State.STALLED, State.PAUSED):

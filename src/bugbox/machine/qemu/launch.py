@@ -10,13 +10,16 @@ import json
 import os
 import shlex
 import stat
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from bugbox.errors import HostError
 from bugbox.host.proc import Process, find, spawn
+from bugbox.machine.qemu import gate
 from bugbox.machine.qemu.cmdline import Descriptors, Platform, arguments, drive_nodes
+from bugbox.machine.qemu.gate import Order
 from bugbox.machine.sockets import listen
 from bugbox.machine.spec import MachineSpec
 from bugbox.paths import SessionPaths
@@ -75,16 +78,34 @@ def launch(
             ram=ram,
             state=state,
         )
-        argv = [find(program), *arguments(spec, platform, files, append)]
+        groups = _kvm_group() if platform.accel == "kvm" else ()
+        through = _gate(spec, groups)
+        argv = [*through, find(program), *arguments(spec, platform, files, append)]
         _record(paths.argv, argv, names, spec.uid)
         process = spawn(
             argv,
             log_file=paths.vmm_log,
             pass_fds=tuple(names),
-            uid=spec.uid,
-            groups=_kvm_group() if platform.accel == "kvm" else (),
+            # The gate needs what root may; then it is that user itself.
+            uid=None if through else spec.uid,
+            groups=() if through else groups,
         )
         started(process)
+
+
+def _gate(spec: MachineSpec, groups: tuple[int, ...]) -> list[str]:
+    """Return what goes before QEMU's own words where the guest reaches some addresses only."""
+    for nic in spec.nics:
+        if nic.reach is not None:
+            order = Order(
+                goals=nic.reach,
+                names=nic.names,
+                private=nic.private,
+                uid=spec.uid,
+                groups=groups,
+            )
+            return [sys.executable, "-P", "-m", gate.__name__, order.as_text()]
+    return []
 
 
 def _kvm_group() -> tuple[int, ...]:
