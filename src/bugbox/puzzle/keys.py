@@ -50,7 +50,6 @@ __all__ = [
     "between",
     "key",
     "lasting",
-    "later",
     "limited",
     "one_of",
     "path_trouble",
@@ -81,17 +80,6 @@ NEVER = BeforeValidator(_refuse)
 #: How sizes and durations look in the JSON Schema, which sees the text and not the number.
 SIZE = WithJsonSchema({"type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB|TiB)$"})
 DURATION = WithJsonSchema({"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"})
-
-
-def later(*values: str) -> AfterValidator:
-    """Refuse `values`, which a later version honours."""
-
-    def refuse(value: object) -> object:
-        if value in values:
-            raise problem("not_yet", f"{value} is not supported yet")
-        return value
-
-    return AfterValidator(refuse)
 
 
 def one_of(values: tuple[str, ...]) -> AfterValidator:
