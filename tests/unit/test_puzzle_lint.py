@@ -237,11 +237,10 @@ def test_a_command_that_gives_a_root_shell(folder: Path) -> None:
 
 def test_checks_by_themselves_that_copy_the_machine(folder: Path) -> None:
     text = (folder / "puzzle.yaml").read_text()
-    first = next(line for line in text.splitlines() if "run: checks/" in line)
-    more = first.replace("id: ", "where: clone, id: again-")
-    assert more != first
+    run = next(line for line in text.splitlines() if "run: checks/" in line).split()[-1]
+    again = f"checks:\n  - {{id: again, title: Again, run: {run}, where: clone}}\n"
     policy = "check_policy: {trigger: auto}\n"
-    (folder / "puzzle.yaml").write_text(policy + text.replace(first, f"{first}\n{more}"))
+    (folder / "puzzle.yaml").write_text(policy + text.replace("checks:\n", again))
     assert findings(folder) == [("warning", "auto-clone", "puzzle.yaml", 1)]
 
 
