@@ -30,6 +30,8 @@ def test_emulated() -> None:
         "mitigations=off",
         "random.trust_cpu=on",
         "rcupdate.rcu_expedited=1",
+        "nowatchdog",
+        "sysctl.vm.compaction_proactiveness=0",
         "norandmaps",
         "net.ifnames=0",
         "bugbox.root=/dev/vda",

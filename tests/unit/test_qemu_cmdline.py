@@ -120,6 +120,12 @@ def test_kvm_needs_no_old_timers() -> None:
     assert "pit=off,pic=off" in value("machine", found)
 
 
+def test_a_kernel_that_is_told_the_rate_needs_no_pit() -> None:
+    told = lines(arguments(SPEC, EMULATED, FILES, "quiet tsc_early_khz=2596120"))
+    assert "pit=off,pic=on" in value("machine", told)
+    assert "pit=on,pic=on" in value("machine", made())
+
+
 @pytest.mark.parametrize("vcpus", [1, 2])
 def test_every_cpu_has_a_thread(vcpus: int) -> None:
     found = made(dataclasses.replace(SPEC, vcpus=vcpus))

@@ -31,7 +31,7 @@ def kernel_args(
     replaced = {_key(arg) for arg in spec.kernel.extra_args}
     ours = [
         *(*_console(), *_faults(vmm), *_clock(tsc_khz, accel), *_timer(accel), *_speed()),
-        *(*_translation(accel), *_devices(vmm), *_names(), *_root(init)),
+        *(*_rest(), *_translation(accel), *_devices(vmm), *_names(), *_root(init)),
     ]
     return " ".join([*(a for a in ours if _key(a) not in replaced), *spec.kernel.extra_args])
 
@@ -108,6 +108,17 @@ def _translation(accel: Accel) -> list[str]:
 def _devices(vmm: Vmm) -> list[str]:
     # The lifeline's way to the host: no virtio-serial port, and modules that QEMU does without.
     return [] if vmm == "qemu" else ["bugbox.lifeline=vsock"]
+
+
+def _rest() -> list[str]:
+    # What wakes an idle machine for nothing (docs/decisions/0017).
+    return [
+        # A lockup of a guest is mostly a busy host, and nobody's to read.
+        "nowatchdog",
+        # Memory is looked through twice a second for something to compact; when an allocation
+        # needs it, it is compacted all the same.
+        "sysctl.vm.compaction_proactiveness=0",
+    ]
 
 
 def _names() -> list[str]:
