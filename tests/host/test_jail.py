@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +25,10 @@ from bugbox.host import cgroup, proc
 from bugbox.host.proc import Process, spawn, start_time
 from bugbox.machine.firecracker.jail import PARENT, Jail, JailLimits, Jails
 from bugbox.network import namespace
+from bugbox.network.firewall import Egress
+from bugbox.network.net import Network
 from tests.conftest import FACTOR
+from tests.host.wires_world import network_reason
 
 JAILER = Path(os.environ.get("BUGBOX_JAILER") or shutil.which("jailer") or "/nowhere/jailer")
 
@@ -384,6 +389,57 @@ def processes_of(*uids: int) -> list[int]:
                 if entry.stat().st_uid in uids:
                     found.append(int(entry.name))
     return found
+
+
+FIRECRACKER = Path(os.environ.get("BUGBOX_FIRECRACKER") or shutil.which("firecracker") or "/none")
+
+
+def put(jail: Jail, what: str, body: dict[str, str]) -> tuple[int, str]:
+    """Ask the jailed Firecracker for something; its status and answer."""
+    sent = json.dumps(body).encode()
+    head = f"PUT {what} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    folder = os.open(jail.root, os.O_PATH | os.O_CLOEXEC)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(30 * FACTOR)
+        link.connect(f"/proc/self/fd/{folder}/api")  # a socket's path is short
+        os.close(folder)
+        link.sendall(f"{head}Content-Length: {len(sent)}\r\n\r\n".encode() + sent)
+        said = link.recv(65536).decode()
+    return int(said.split()[1]), said.partition("\r\n\r\n")[2]
+
+
+@pytest.mark.skipif(
+    not os.access(FIRECRACKER, os.X_OK), reason="needs Firecracker: BUGBOX_FIRECRACKER names it"
+)
+@pytest.mark.skipif(bool(network_reason()), reason=network_reason())
+def test_the_real_firecracker_opens_its_tap_and_no_other(place: Place) -> None:
+    """Without a right of its own: the tap is its user's. One that is not there is not made."""
+    owner = place.owner()
+    network = Network(place.folder / "leases", pool="10.213.64.0/20")
+    uid = place.jails.take_uid(owner)
+    with network.connected(owner, Egress(), uid=uid) as net:
+        jail = Jail(
+            place.jails,
+            owner,
+            jailer=JAILER,
+            vmm=FIRECRACKER,
+            limits=LIMITS,
+            netns=net.netns,
+        )
+        jail.take()
+        assert jail.uid == uid
+        jail.argv += ["--api-sock", "/api"]
+        process = place.run(jail)
+        until(lambda: (jail.root / "api").exists() or not process.alive, "its API is there")
+        card = {"iface_id": "net0", "guest_mac": net.mac, "host_dev_name": net.tap}
+        assert put(jail, "/network-interfaces/net0", card) == (204, "")
+        none = {"iface_id": "net1", "guest_mac": "52:54:00:00:00:01", "host_dev_name": "tap7"}
+        status, said = put(jail, "/network-interfaces/net1", none)
+        assert status == 400 and "Operation not permitted" in said
+        there = Path(f"/proc/{process.pid}/net/dev").read_text()
+        assert f"{net.tap}:" in there and "tap7:" not in there
+        jail.give_back()
+    assert not process.alive
 
 
 def test_a_program_that_cannot_be_jailed(place: Place) -> None:

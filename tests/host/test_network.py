@@ -31,6 +31,7 @@ from tests.host.wires_world import (
     host_address,
     ip,
     look_up,
+    network_reason,
     snapshot,
     world,
 )
@@ -40,24 +41,7 @@ POOL = "10.213.64.0/20"
 NAME = f"bbtest{os.getpid()}"
 
 
-def _reason() -> str:
-    if os.geteuid() != 0:
-        return "needs root"
-    if shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin") is None:
-        return "needs nft (apt-get install nftables)"
-    if not Path("/dev/net/tun").exists():
-        return "needs /dev/net/tun"
-    done = subprocess.run(
-        ["nft", "-c", "add table inet bugboxprobe"], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        return f"this kernel has no nftables: {done.stderr.strip()}"
-    if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() != "1":
-        return "needs net.ipv4.ip_forward=1"
-    return ""
-
-
-pytestmark = [pytest.mark.host, pytest.mark.skipif(bool(_reason()), reason=_reason())]
+pytestmark = [pytest.mark.host, pytest.mark.skipif(bool(network_reason()), reason=network_reason())]
 
 ALL = bool(os.environ.get("BUGBOX_TEST_ALL"))
 FULL = Egress(dns=True, full=True)

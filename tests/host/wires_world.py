@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import select
+import shutil
 import socket
 import struct
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bugbox.network import namespace, tap
 from bugbox.network.net import Net
@@ -34,6 +36,24 @@ ADDRESSES = {
     "neighbour": WORLD_END,
     "internet": "198.51.100.7",
 }
+
+
+def network_reason() -> str:
+    """Why networks cannot be made here; empty: they can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        return "needs nft (apt-get install nftables)"
+    if not Path("/dev/net/tun").exists():
+        return "needs /dev/net/tun"
+    done = subprocess.run(
+        ["nft", "-c", "add table inet bugboxprobe"], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        return f"this kernel has no nftables: {done.stderr.strip()}"
+    if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() != "1":
+        return "needs net.ipv4.ip_forward=1"
+    return ""
 
 
 def ip(*words: str) -> str:

@@ -123,6 +123,12 @@ class Jails:
             self._remove(owner, None if lease is None else _uid(lease))
             book.end(owner)
 
+    def clear(self, owner: Path) -> None:
+        """Remove what an earlier start left in the owner's jail; the user stays leased."""
+        with self._leases.locked() as book:
+            lease = book.of(owner)
+            self._remove(owner, None if lease is None else _uid(lease))
+
     def sweep(self) -> list[str]:
         """Remove the jails of sessions that are gone; return what was removed."""
         removed = []
@@ -224,7 +230,8 @@ class Jail:
         """
         self._check()
         groups = cgroup.find()
-        self._jails.give_back(self._owner)
+        self._jails.clear(self._owner)
+        # The one that was leased before, if any: a tap may be that user's already.
         self.uid = self._jails.take_uid(self._owner)
         try:
             self.root.mkdir(mode=0o700, parents=True)
