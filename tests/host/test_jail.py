@@ -151,10 +151,16 @@ def place(tmp_path: Path, stand_in: Path) -> Iterator[Place]:
     made = Place(tmp_path)
     shutil.copy(stand_in, made.vmm)
     yield made
-    assert groups() == before, "cgroups were left"
-    assert not list(tmp_path.glob("jails/*/*")), "a root was left"
-    assert not any(process.alive for process in made.started), "a process was left"
-    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text(), "a mount was left"
+    left = {
+        "cgroups": set(groups()) - set(before),
+        "roots": list(tmp_path.glob("jails/*/*")),
+        "processes": [process for process in made.started if process.alive],
+        "mounts": str(tmp_path) in Path("/proc/self/mountinfo").read_text(),
+    }
+    # A test that failed in the middle is no reason to leave anything on this host.
+    shutil.rmtree(tmp_path / "sessions", ignore_errors=True)
+    made.jails.sweep()
+    assert not any(left.values()), left
 
 
 def until(true: Callable[[], bool], what: str) -> None:
