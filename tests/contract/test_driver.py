@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from bugbox.image import store
 from bugbox.machine.driver import Driver, Machine
 from bugbox.machine.fake import FakeDriver
 from bugbox.machine.firecracker import driver as firecracker
+from bugbox.machine.firecracker.jail import jails_of
 from bugbox.machine.qemu.driver import QemuDriver
 from bugbox.machine.spec import Drive, Kernel, MachineSpec
 from bugbox.machine.state import State
@@ -96,6 +96,8 @@ def bed(
     yield Bed(driver, spec)
     shutil.rmtree(runtime)
     end_commands(tmp_path)
+    if isinstance(driver, firecracker.FirecrackerDriver) and driver.abilities.jailed:
+        jails_of(driver.home, driver.settings).give_back(tmp_path)
 
 
 def real_firecracker(built: Home, folder: Path, runtime: Path) -> tuple[Driver, MachineSpec]:
@@ -117,7 +119,7 @@ def real_firecracker(built: Home, folder: Path, runtime: Path) -> tuple[Driver, 
         runtime=runtime,
         boot_timeout=60.0 * FACTOR,
     )
-    return firecracker.FirecrackerDriver(built, replace(load(built), firecracker_jail="off")), spec
+    return firecracker.FirecrackerDriver(built, load(built)), spec
 
 
 def real(built: Home, folder: Path, runtime: Path) -> tuple[Driver, MachineSpec]:

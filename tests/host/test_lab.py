@@ -129,9 +129,10 @@ def test_a_session_on_a_snapshot_under_kvm(lab: Lab) -> None:
 
 #: The real program, which is in no distribution.
 firecracker = pytest.mark.skipif(
-    not os.environ.get("BUGBOX_FIRECRACKER"), reason="BUGBOX_FIRECRACKER names no program"
+    not (os.environ.get("BUGBOX_FIRECRACKER") and os.environ.get("BUGBOX_JAILER")),
+    reason="BUGBOX_FIRECRACKER and BUGBOX_JAILER name no programs",
 )
-UNJAILED = ("env", "BUGBOX_FIRECRACKER=/usr/local/bin/firecracker", "BUGBOX_FIRECRACKER_JAIL=off")
+REAL = ("env", "BUGBOX_FIRECRACKER=/usr/local/bin/firecracker")
 
 
 @slow
@@ -140,7 +141,7 @@ UNJAILED = ("env", "BUGBOX_FIRECRACKER=/usr/local/bin/firecracker", "BUGBOX_FIRE
 def test_the_driver_contract_on_firecracker(lab: Lab) -> None:
     contract = ["python", "-m", "pytest", "-q", "tests/contract/test_driver.py"]
     real = ["-k", "firecracker and not double"]
-    passed(lab.run(*UNJAILED, *contract, *real, timeout=6000), 6)
+    passed(lab.run(*REAL, *contract, *real, timeout=6000), 6)
 
 
 @slow
@@ -148,13 +149,15 @@ def test_the_driver_contract_on_firecracker(lab: Lab) -> None:
 @pytest.mark.timeout(3600)
 def test_a_session_on_firecracker(lab: Lab) -> None:
     start = ["bugbox", "start", "--image", "debian-12", "--driver", "firecracker", "--json"]
-    said = lab.run(*UNJAILED, *start, "--disk", "snapshot", timeout=1800)
+    said = lab.run(*start, "--disk", "snapshot", timeout=1800)
     assert '"state": "ready"' in said
     assert '"driver": "firecracker"' in lab.run("bugbox", "ps", "--json")
     assert lab.run("bugbox", "shell", "--root", "--", "cat", "/proc/cmdline").count("vsock") == 1
+    assert "1900" in lab.run("sh", "-c", "ps axo uid,args | grep -- '[-]-api-sock /api'")
     lab.run("bugbox", "stop", "--all", "--yes")
     lab.run("bugbox", "gc")
     assert "No devices" in lab.run("dmsetup", "ls")
+    assert lab.run("ls", "/var/lib/bugbox/jails") == ""
     assert lab.run("sh", "-c", "ps axo args | grep -c '[f]irecracker.warden'", ok=(1,)) == "0\n"
 
 

@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from bugbox.machine.firecracker import driver as firecracker
 from bugbox.machine.firecracker.config import Names, arguments, requests
 from bugbox.machine.firecracker.driver import FirecrackerDriver
 from bugbox.machine.firecracker.version import Version
+from bugbox.machine.firecracker.warden import _remove
 from bugbox.machine.spec import Drive, Kernel, MachineSpec, Nic
 from bugbox.machine.state import State
 
@@ -100,7 +102,8 @@ def test_the_command_line():
         *("--log-path", "/proc/self/fd/2", "--level", "Info"),
         *("--config-file", "/s/firecracker.json"),
     ]
-    assert "--config-file" not in arguments("one", NAMES, boot=False)
+    # In a jail the jailer says who it is.
+    assert "--id" not in arguments("", NAMES)
 
 
 def test_a_machines_requests(spec: MachineSpec):
@@ -143,10 +146,22 @@ async def test_without_its_jailer_only_when_told_so(
     spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     driver = double(tmp_path, monkeypatch)
-    driver.settings = replace(driver.settings, firecracker_jail="on")
-    with pytest.raises(HostError, match="jail") as caught:
+    nowhere = str(tmp_path / "nowhere")
+    driver.settings = replace(driver.settings, firecracker_jail="on", jailer=nowhere)
+    assert driver.abilities.jailed
+    with pytest.raises(MissingTool, match="jailer") as caught:
         await driver.boot(spec, lambda process: pytest.fail("it was started"))
     assert "BUGBOX_FIRECRACKER_JAIL=off" in (caught.value.hint or "")
+
+
+async def test_one_that_cannot_be_jailed_is_not_started(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The double is a script: in a jail there would be nothing to run it with."""
+    driver = double(tmp_path, monkeypatch)
+    driver.settings = replace(driver.settings, firecracker_jail="on", jailer="/bin/true")
+    with pytest.raises(HostError):
+        await driver.boot(spec, lambda process: pytest.fail("it was started"))
 
 
 async def test_a_program_that_is_not_there_or_too_old(
@@ -279,10 +294,11 @@ async def test_a_term_ends_both(spec: MachineSpec, tmp_path: Path, monkeypatch: 
 class Bare:
     """A warden, and connections to it."""
 
-    def __init__(self, folder: Path, script: str) -> None:
+    def __init__(self, folder: Path, script: str, stale: Sequence[str] = (), log: str = "") -> None:
         argv = ["/bin/sh", "-c", script]
         told = folder / "argv.json"
-        told.write_text(json.dumps({"argv": argv, "again": argv, "stale": []}))
+        facts = {"argv": argv, "folder": str(folder), "stale": list(stale), "log": log}
+        told.write_text(json.dumps(facts))
         servers = []
         for name in ("control", "console"):
             server = socket.socket(socket.AF_UNIX)
@@ -416,3 +432,34 @@ def test_words_that_are_none_change_nothing(folder: Path):
     finally:
         bare.end()
     assert not bare.process.alive
+
+
+def test_what_lies_in_the_way_is_removed_and_no_link_out_of_the_jail_is_followed(folder: Path):
+    """Of a folder that the VMM could write to."""
+    outside, root = folder / "outside", folder / "root"
+    for each in (outside, root, root / "net"):
+        each.mkdir()
+    (outside / "kvm").touch()
+    (root / "dev").symlink_to(outside)
+    for name in ("api", "net/tun"):
+        (root / name).touch()
+    (root / "firecracker").symlink_to(outside / "kvm")
+    for name in ("dev/kvm", "api", "firecracker", "net/tun", "nothing", "no/thing"):
+        _remove(str(root), name)
+    assert (outside / "kvm").exists()
+    assert sorted(path.name for path in root.iterdir()) == ["dev", "net"]
+    assert not list((root / "net").iterdir())
+
+
+def test_a_jailed_ones_log_comes_through_a_fifo(folder: Path):
+    log = folder / "fifo"
+    os.mkfifo(log)
+    bare = Bare(folder, f"echo from inside >{log}; echo said; exec sleep 1000", log=str(log))
+    try:
+        read_until(bare.connect("console"), b"said")
+        deadline = time.monotonic() + 30
+        while b"from inside" not in (folder / "log").read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        bare.end()

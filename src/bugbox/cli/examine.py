@@ -18,7 +18,8 @@ from bugbox.host import proc
 from bugbox.image import store
 from bugbox.keeper import client
 from bugbox.keeper.stream import KeeperGone
-from bugbox.machine.firecracker.probe import check_kvm, program_version
+from bugbox.machine.firecracker.probe import check_kvm, jailer_path, program_version
+from bugbox.machine.firecracker.program import check_static
 from bugbox.machine.qemu.probe import kvm_platform, qemu_version
 from bugbox.paths import Home
 from bugbox.storage.disks.choose import STRATEGIES
@@ -112,10 +113,11 @@ def _firecracker(_home: Home, settings: Settings) -> list[Finding]:
         loud = f"{text}; it runs WITHOUT its jailer, as the settings say"
         return [Finding("firecracker", "note", loud, "unset firecracker_jail")]
     try:
-        jailer = proc.find(settings.jailer)
-    except BugboxError as error:
-        text = f"{text}, but no jailer: {error.message}"
-        return [Finding("firecracker", status, text, "BUGBOX_JAILER says where it is")]
+        check_static(Path(path).resolve())
+        jailer = jailer_path(settings.jailer)
+    except HostError as error:
+        text = f"{text}, but it cannot be jailed: {error.message}"
+        return [Finding("firecracker", status, text, error.hint or "")]
     return [Finding("firecracker", "ok", f"{text}; {_first_line(jailer)} ({jailer})")]
 
 

@@ -33,6 +33,8 @@ class Abilities:
     fork: bool = False
     #: Whether it reads qcow2; else a drive is a raw file or a block device.
     qcow2: bool = True
+    #: Whether its machines have a jail on this host, which is the session's to give back.
+    jailed: bool = False
 
 
 class Opening(Protocol):

@@ -44,6 +44,7 @@ from bugbox.session.record import Ledger, Phase, claim
 from bugbox.session.stopwatch import Stopwatch
 from bugbox.session.template import Stored
 from bugbox.session.vmm_user import make_socket_folder, own_uid
+from bugbox.session.wires import JAIL
 from bugbox.storage.disk import check_free, create_overlay
 from bugbox.storage.disks.choose import by_name, choose
 from bugbox.storage.disks.layout import Part, Source
@@ -157,6 +158,8 @@ async def power_on(
         await in_thread(ledger.hold, "disk")
         await in_thread(_make_disk, ledger, plan, parts)
     with watch.stage("vmm"), step("Boot"):
+        if host.driver.abilities.jailed:
+            await in_thread(ledger.hold, JAIL)
         await in_thread(ledger.hold, "vmm")
         await in_thread(ledger.write, spec=to_json(spec))
         return await host.driver.boot(spec, ledger.process_started, ram=ram)

@@ -14,14 +14,14 @@ from collections.abc import Collection, Iterable
 
 from bugbox.config import Settings
 from bugbox.host.bridge import held
-from bugbox.machine.firecracker.jail import FIRST_UID, USERS, Jails
+from bugbox.machine.firecracker.jail import Jails
 from bugbox.network import dhcp
 from bugbox.network.goals import egress_of
 from bugbox.network.net import Net, Network
 from bugbox.paths import Home, SessionPaths
 from bugbox.session.record import Ledger
 
-__all__ = ["JAIL", "NETWORK", "connect", "give_back", "jails", "sweep", "tell_address"]
+__all__ = ["JAIL", "NETWORK", "connect", "give_back", "sweep", "tell_address"]
 
 #: What a record holds.
 NETWORK, JAIL = "network", "jail"
@@ -54,12 +54,6 @@ async def tell_address(net: Net) -> None:
             if reply is not None:
                 with contextlib.suppress(OSError):  # the tap is down: nobody is there to be told
                     await loop.sock_sendto(link, reply, dhcp.TO)
-
-
-def jails(home: Home, settings: Settings) -> Jails:
-    """Return where this state directory's jails are; their users come after QEMU's."""
-    first = settings.uid_base or FIRST_UID - USERS
-    return Jails(home.jails, home.leases, first_uid=first + USERS)
 
 
 def give_back(paths: SessionPaths, holds: Collection[str]) -> None:

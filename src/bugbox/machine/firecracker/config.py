@@ -43,14 +43,14 @@ class Names:
     drives: Mapping[str, str] = field(default_factory=dict)
 
 
-def arguments(id: str, names: Names, *, boot: bool = True) -> list[str]:
-    """Return everything after the program's name. Without `boot` it waits for a snapshot."""
+def arguments(id: str, names: Names) -> list[str]:
+    """Return everything after the program's name; without an `id` where its jailer gives it one."""
     return [
-        *("--id", id),
+        *(("--id", id) if id else ()),
         *("--api-sock", names.api),
         # Otherwise it would write into the console.
         *("--log-path", names.log, "--level", "Info"),
-        *(("--config-file", names.config) if boot else ()),
+        *("--config-file", names.config),
     ]
 
 

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio
 
 from bugbox.config import Settings
-from bugbox.errors import BootFailed, GuestError, HostError, MachineLost, StateError
+from bugbox.errors import BootFailed, GuestError, MachineLost, StateError
 from bugbox.events import notice, span
 from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process
 from bugbox.machine.cmdline import kernel_args
 from bugbox.machine.driver import Abilities, Machine
+from bugbox.machine.firecracker.jail import Jail, JailLimits, jails_of
 from bugbox.machine.firecracker.launch import last_words, launch
 from bugbox.machine.firecracker.machine import FirecrackerMachine
-from bugbox.machine.firecracker.probe import check_kvm, program_version
+from bugbox.machine.firecracker.probe import check_kvm, jailer_path, program_version
 from bugbox.machine.firecracker.version import Version
 from bugbox.machine.sockets import log_tail
 from bugbox.machine.spec import MachineSpec
@@ -26,6 +28,10 @@ from bugbox.paths import Home
 
 __all__ = ["FirecrackerDriver"]
 
+#: What Firecracker itself may take of memory, with the page tables of its guest's and its pages of
+#: the disk.
+_VMM_MIB = 128
+_LEAST_FILE = 1 << 20
 _NO_COPIES = "a Firecracker machine cannot be saved or copied yet"
 
 
@@ -43,7 +49,10 @@ class FirecrackerDriver:
     @property
     def abilities(self) -> Abilities:
         """What it can do."""
-        return Abilities(pause=True, clone=False, fork=False, accelerated=True, qcow2=False)
+        jailed = self.settings.firecracker_jail != "off"
+        return Abilities(
+            pause=True, clone=False, fork=False, accelerated=True, qcow2=False, jailed=jailed
+        )
 
     async def boot(
         self,
@@ -56,7 +65,6 @@ class FirecrackerDriver:
         if ram is not None:
             raise StateError(_NO_COPIES)
         program, version = await in_thread(self._program)
-        self._check_jail()
         append = kernel_args(spec, tsc_khz=None, accel="kvm", vmm="firecracker")
         taken: list[Process] = []
 
@@ -65,10 +73,17 @@ class FirecrackerDriver:
             started(process)
 
         machine: FirecrackerMachine | None = None
+        jail = await in_thread(self._jail, spec, program)
         try:
             with span("vmm: start"):
                 await in_thread(
-                    launch, spec, version, program=program, append=append, started=spawned
+                    launch,
+                    spec,
+                    version,
+                    program=program,
+                    append=append,
+                    started=spawned,
+                    jail=jail,
                 )
             machine = self._machine(spec, taken[0], State.BOOTING)
             await machine.attach()
@@ -77,6 +92,8 @@ class FirecrackerDriver:
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await _take_back(machine, taken)
+                if jail is not None:
+                    await in_thread(jail.give_back)
             if isinstance(error, GuestError):
                 raise _did_not_start(spec) from error
             raise
@@ -123,19 +140,25 @@ class FirecrackerDriver:
             self._found = program_version(self.settings.firecracker)
         return self._found
 
-    def _check_jail(self) -> None:
-        """Run nothing unjailed that was not asked to be, in as many words."""
-        if self.settings.firecracker_jail != "off":
-            raise HostError(
-                "bugbox cannot jail Firecracker yet",
-                hint="BUGBOX_FIRECRACKER_JAIL=off runs it without its jailer, as the user you are",
-            )
-        if not self._told:
-            self._told = True
-            notice(
-                "Firecracker runs WITHOUT its jailer, with all rights of this user: a guest that "
-                "breaks out of it has them, too (firecracker_jail = off)"
-            )
+    def _jail(self, spec: MachineSpec, program: str) -> Jail | None:
+        """Take the machine's jail. None: the settings say, in as many words, that it has none."""
+        if self.settings.firecracker_jail == "off":
+            if not self._told:
+                self._told = True
+                notice(
+                    "Firecracker runs WITHOUT its jailer, with all rights of this user: a guest "
+                    "that breaks out of it has them, too (firecracker_jail = off)"
+                )
+            return None
+        jail = Jail(
+            jails_of(self.home, self.settings),
+            spec.root,
+            jailer=Path(jailer_path(self.settings.jailer)),
+            vmm=Path(program),
+            limits=_limits(spec),
+        )
+        jail.take()
+        return jail
 
     def _machine(self, spec: MachineSpec, process: Process, state: State) -> FirecrackerMachine:
         return FirecrackerMachine(spec, process, factor=self.settings.timeout_factor, state=state)
@@ -153,3 +176,14 @@ async def _take_back(machine: FirecrackerMachine | None, taken: list[Process]) -
 
 def _did_not_start(spec: MachineSpec) -> BootFailed:
     return BootFailed(f"Firecracker did not start: {last_words(spec)}", detail=log_tail(spec))
+
+
+def _limits(spec: MachineSpec) -> JailLimits:
+    files = [each.path for each in spec.drives if not (each.device or each.read_only)]
+    sizes = [path.stat().st_size for path in files if path.exists()]
+    return JailLimits(
+        memory_bytes=(spec.mem_mib + _VMM_MIB) << 20,
+        cpus=float(spec.vcpus),
+        # No file of its own can be larger than its largest disk.
+        file_bytes=max([_LEAST_FILE, *sizes]),
+    )

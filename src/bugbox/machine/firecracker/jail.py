@@ -23,14 +23,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bugbox.config import Settings
 from bugbox.errors import HostError, MissingPrivilege, StateError
 from bugbox.host import cgroup, libc, proc
 from bugbox.host.bridge import in_thread, shielded
 from bugbox.host.lease import Lease, Leases, tag
 from bugbox.host.proc import Process, start_time
 from bugbox.machine.firecracker.program import check_static
+from bugbox.paths import Home
 
-__all__ = ["FIRST_UID", "PARENT", "USERS", "Jail", "JailLimits", "Jails", "jailer_args"]
+__all__ = ["FIRST_UID", "PARENT", "USERS", "Jail", "JailLimits", "Jails", "jailer_args", "jails_of"]
 
 #: The cgroup above all jails', and what the leases are called.
 PARENT = "bugbox"
@@ -175,6 +177,12 @@ def _uid(lease: Lease) -> int:
     return int(lease.facts["uid"])
 
 
+def jails_of(home: Home, settings: Settings) -> Jails:
+    """Return where a state directory's jails are; their users come after QEMU's."""
+    first = settings.uid_base or FIRST_UID - USERS
+    return Jails(home.jails, home.leases, first_uid=first + USERS)
+
+
 class Jail:
     """One VMM's jail. `async with` takes it and gives it back; or `take` and `give_back`.
 
@@ -207,9 +215,14 @@ class Jail:
         return self.uid
 
     @property
+    def program(self) -> str:
+        """What the jailer calls the VMM inside."""
+        return self._vmm.resolve().name
+
+    @property
     def root(self) -> Path:
         """The folder that is `/` inside."""
-        return self._jails.base / self._vmm.resolve().name / self.id / "root"
+        return self._jails.base / self.program / self.id / "root"
 
     async def __aenter__(self) -> Self:
         await in_thread(self.take)

@@ -9,7 +9,7 @@ from bugbox.errors import HostError, MissingTool
 from bugbox.host.proc import find, run
 from bugbox.machine.firecracker.version import RELEASES, Version, accept
 
-__all__ = ["check_kvm", "program_version"]
+__all__ = ["check_kvm", "jailer_path", "program_version"]
 
 
 def program_version(program: str) -> tuple[str, Version]:
@@ -33,3 +33,14 @@ def check_kvm() -> None:
             + ("/dev/kvm is not ours to use" if there else "there is no /dev/kvm"),
             hint="--driver qemu works without; `bugbox lab` has one on most hosts",
         )
+
+
+def jailer_path(wanted: str) -> str:
+    """Return the jailer's path; MissingTool when it is not there."""
+    try:
+        return find(wanted)
+    except MissingTool as error:
+        raise MissingTool(
+            f"Firecracker's jailer: {error.message}",
+            hint="BUGBOX_JAILER says where it is; BUGBOX_FIRECRACKER_JAIL=off does without",
+        ) from None

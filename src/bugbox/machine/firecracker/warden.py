@@ -46,17 +46,17 @@ _SHORTEST_BOOT = 1.0
 
 
 class Warden:
-    """One machine: `again` is Firecracker's command line, `first` that of its first start."""
+    """One machine: Firecracker's command line, and what it leaves behind, by folder and names."""
 
     def __init__(
         self,
-        first: list[str],
-        again: list[str],
+        argv: list[str],
+        folder: str,
         stale: list[str],
         control: socket.socket,
         console: socket.socket,
     ) -> None:
-        self.argv, self.again, self.stale = first, again, stale
+        self.argv, self.folder, self.stale = argv, folder, stale
         self.state = "off"
         self.status: int | None = None
         self._select = selectors.DefaultSelector()
@@ -91,6 +91,12 @@ class Warden:
                 self._say({"event": "reset", "by": "guest"})
         return self.status
 
+    def read_log(self, fifo: str) -> None:
+        """Take Firecracker's log from a FIFO, where it has no other way out of its jail."""
+        # Open for both: there is always somebody who writes, and it never ends.
+        fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+        self._watch(fd, lambda: self._read(fd, self._log))
+
     def end_when_readable(self, wake: socket.socket) -> None:
         """End Firecracker and then ourselves when `wake` has something to read."""
 
@@ -103,8 +109,8 @@ class Warden:
     # Firecracker's process.
 
     def _start(self) -> None:
-        for path in self.stale:
-            Path(path).unlink(missing_ok=True)
+        for name in self.stale:
+            _remove(self.folder, name)
         stdin, self._input = os.pipe()
         output, stdout = os.pipe()
         errors, stderr = os.pipe()
@@ -120,7 +126,6 @@ class Warden:
         self._watch(errors, lambda: self._read(errors, self._log))
         self._watch(pidfd, self._ended)
         self.state, self._then, self._began = "running", "", time.monotonic()
-        self.argv = self.again
 
     def _stop(self, then: str) -> None:
         self._then, self._due = then, 0.0
@@ -290,6 +295,25 @@ class Warden:
             self._select.unregister(fd)
 
 
+def _remove(folder: str, name: str) -> None:
+    """Remove `name` below a folder in which the one that has ended may have made links of any kind.
+
+    No link is followed: it would lead out of a jail.
+    """
+    *above, last = name.split("/")
+    at = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for part in above:
+            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            os.close(at)
+            at = below
+        os.unlink(last, dir_fd=at)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    finally:
+        os.close(at)
+
+
 def main(argv: list[str]) -> int:
     """Run `warden FILE CONTROL CONSOLE`: what to start, and two listening sockets."""
     told = json.loads(Path(argv[0]).read_text())
@@ -297,7 +321,9 @@ def main(argv: list[str]) -> int:
     for number in argv[1:3]:
         os.set_inheritable(int(number), False)
         sockets.append(socket.socket(fileno=int(number)))
-    warden = Warden(told["argv"], told["again"], told["stale"], *sockets)
+    warden = Warden(told["argv"], told["folder"], told["stale"], *sockets)
+    if told["log"]:
+        warden.read_log(told["log"])
     # A signal is seen between two events, so it must make one.
     wake, woken = socket.socketpair()
     for end in (wake, woken):
