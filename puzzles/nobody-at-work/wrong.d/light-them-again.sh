@@ -1,0 +1,5 @@
+#!/bin/sh
+# refused by: counted
+# The ovens were never out.
+sudo systemctl restart ovens watchman
+sleep 3
