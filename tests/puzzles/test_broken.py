@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deliberately broken puzzles: each fails at the stage that is there for its fault."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from bugbox.puzzle.lint import lint
 from tests.conftest import Bugbox
-from tests.puzzles.broken_puzzles import AT_LINT, ON_A_MACHINE, make
+from tests.puzzles.broken_puzzles import AT_LINT, ON_A_MACHINE, failures, make
 
 #: Enough for every day: what only a real machine can show.
 EVERY_DAY = {"writing-check", "breaks-again"}
@@ -34,12 +33,5 @@ def test_its_stage_finds_it(bugbox: Bugbox, tmp_path: Path, name: str) -> None:
         pytest.skip("only with BUGBOX_TEST_ALL=1: a fake machine shows it every day")
     stage, message = ON_A_MACHINE[name]
     folder = make(tmp_path, name)
-    done = bugbox("test", str(folder), "--only", stage, "--json", ok=(1,), timeout=900)
-    (puzzle,) = json.loads(done.stdout)["puzzles"]
-    failed = {
-        told["stage"]: case["message"]
-        for told in puzzle["stages"]
-        for case in told["cases"]
-        if case["status"] == "failed"
-    }
+    failed = failures(bugbox, folder, stage)
     assert set(failed) == {stage} and message in failed[stage], failed

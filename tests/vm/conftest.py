@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ from tests.conftest import FACTOR
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[str]:
+    """An engine's DOCKER_HOST."""
+    with running_engine() as host:
+        yield host
+
+
+@contextmanager
+def running_engine() -> Iterator[str]:
     """Start dockerd beside any other, on a socket and in a folder of its own; its DOCKER_HOST."""
     search = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     missing = [tool for tool in ("dockerd", "docker") if shutil.which(tool, path=search) is None]

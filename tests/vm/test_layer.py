@@ -6,7 +6,7 @@ no tar can carry is told, with what to do instead.
 """
 
 import json
-import shlex
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,34 +22,9 @@ from bugbox.puzzle.definition import load
 from bugbox.session.container import built_in_container
 from bugbox.storage import layer_file
 from tests.conftest import Bugbox
+from tests.vm import losses
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What build.sh does, what somebody in the machine looks at, and what is to be seen."""
-
-    name: str
-    build: str
-    look: str
-    seen: str
-
-
-def rows() -> list[Row]:
-    """Read the table."""
-    found = []
-    text = (Path(__file__).parent / "loss_table.txt").read_text()
-    for block in text.split("\n\n")[1:]:
-        name, *lines = block.strip("\n").split("\n")
-        parts = {mark: "\n".join(line[2:] for line in lines if line[0] == mark) for mark in "$?="}
-        found.append(Row(name.strip("[]"), parts["$"], parts["?"], parts["="]))
-    return found
-
-
-ROWS = rows()
-LONG = f"long={'n' * 255}"
-END = "== end"
 
 
 @dataclass(frozen=True)
@@ -73,25 +48,14 @@ def layer(built: Home) -> Iterator[Layer]:
         (folder / name).symlink_to(built.root / name)
     bugbox = Bugbox(folder)
     try:
-        bugbox("new", "losses", cwd=folder)
-        puzzle = folder / "losses"
-        steps = "\n".join(row.build for row in ROWS)
-        (puzzle / "build.sh").write_text(f"#!/bin/sh\nset -e\n{LONG}\n{steps}\n")
-        (puzzle / "ready.sh").write_text("#!/bin/sh\nexit 0\n")
+        puzzle = losses.puzzle(bugbox, folder)
         manifests = []
         for _ in range(2):
             shutil.rmtree(bugbox.home.layers, ignore_errors=True)
             said = bugbox("build", str(puzzle), timeout=300).stderr.decode()
             (path,) = bugbox.home.layers.glob("*/manifest.json")
             manifests.append(json.loads(path.read_text()))
-        id = bugbox.start(str(puzzle))
-        script = "\n".join(
-            f"echo {shlex.quote(f'== {row.name}')}; (\n{row.look}\n)" for row in ROWS
-        )
-        parts = bugbox.root(id, f"export LC_ALL=C.UTF-8 {LONG}\n{script}\necho '{END}'").split(
-            "== "
-        )
-        answers = dict(part.split("\n", 1) for part in parts if part)
+        answers = losses.answers(bugbox, bugbox.start(str(puzzle)))
         yield Layer(answers, manifests[0], manifests[1], said, bugbox.home, puzzle)
     finally:
         bugbox.end()
@@ -99,9 +63,9 @@ def layer(built: Home) -> Iterator[Layer]:
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_what_build_did_arrives(layer: Layer, row: Row) -> None:
-    assert layer.answers[row.name].rstrip("\n") == row.seen
+@pytest.mark.parametrize("row", losses.ROWS, ids=lambda row: row.name)
+def test_what_build_did_arrives(layer: Layer, row: losses.Row) -> None:
+    assert layer.answers[row.name] == row.seen
 
 
 def test_the_same_puzzle_twice_is_the_same_tar(layer: Layer) -> None:
@@ -134,3 +98,12 @@ def test_a_container_makes_the_same_tar(
         head, _ = layer_file.verify(made.file)
     assert head.tar_sha256 == layer.first["tar"]["sha256"]
     assert sorted(made.warnings) == sorted(layer.first["warnings"])
+
+
+@pytest.mark.skipif(
+    not os.environ.get("BUGBOX_TEST_ALL"), reason="BUGBOX_TEST_ALL=1: each builder's own machine"
+)
+def test_the_table_of_both_builders(capsys: pytest.CaptureFixture[str]) -> None:
+    assert losses.main() == 0, capsys.readouterr().out
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == len(losses.ROWS) + 2 and "| vm | docker |" in shown[0]

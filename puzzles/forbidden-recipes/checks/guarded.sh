@@ -13,7 +13,7 @@ id_of() { awk -F: -v name="$1" '$1 == name { print $3; exit }' /etc/passwd; }
 # A server that was started again later would read the settings of then.
 /usr/bin/systemctl restart larder.service 2>/dev/null
 answers() { ask / | grep -q '^HTTP'; }
-eventually 8 answers || fail "larder.service does not come back after a restart."
+eventually 25 answers || fail "larder.service does not come back after a restart."
 
 ln -s /etc/passwd /srv/recipes/basics/found
 chown -h "$(id_of trainee):" /srv/recipes/basics/found

@@ -8,7 +8,7 @@ for name in quinces pumpkin; do
     file=/srv/kitchen/autumn/$name.txt
     [ -s "$file" ] || fail "The kitchen has lost its recipe $name.txt."
 done
-eventually 5 answers || fail "Nobody answers on port 8080."
+eventually 20 answers || fail "Nobody answers on port 8080."
 for name in quinces pumpkin; do
     page=$(ask "/season/$name.txt")
     case $page in

@@ -12,6 +12,7 @@ from bugbox.cli import prepare
 from bugbox.cli.events import shown
 from bugbox.cli.loop import run_async
 from bugbox.cli.out import document, duration, paint, printable, say
+from bugbox.cli.sheets import ending, table
 from bugbox.config import load
 from bugbox.errors import UserError
 from bugbox.paths import Home
@@ -113,7 +114,7 @@ def tested(
             "puzzles": [sheet.as_json() for sheet in told],
         })  # fmt: skip
     else:
-        _show(told, time.monotonic() - begun)
+        _show(told, time.monotonic() - begun, interrupted=interrupted)
     return _INTERRUPTED if interrupted else 0 if _passed(told) else 1
 
 
@@ -161,15 +162,19 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _show(sheets: Sequence[Sheet], seconds: float) -> None:
+def _show(sheets: Sequence[Sheet], seconds: float, *, interrupted: bool) -> None:
     for sheet in sheets:
-        _show_puzzle(sheet)
+        if sheet.cases or len(sheets) == 1:
+            _show_puzzle(sheet)
     for sheet in sheets:
         for case in sheet.failures:
             _show_failure(sheet.puzzle, case)
-    passed = sum(sheet.passed for sheet in sheets)
     say()
-    say(f"{passed} of {len(sheets)} passed in {duration(seconds)}")
+    if len(sheets) > 1:
+        for line in table(sheets):
+            say(line)
+        say()
+    say(ending(sheets, interrupted=interrupted, took=duration(seconds)))
 
 
 def _show_puzzle(sheet: Sheet) -> None:

@@ -18,7 +18,7 @@ import anyio
 
 from bugbox.config import Settings
 from bugbox.errors import BugboxError
-from bugbox.events import listening, step
+from bugbox.events import listening, notice, step
 from bugbox.host.bridge import in_thread
 from bugbox.image.kernel import BuiltKernel
 from bugbox.image.rootfs import BuiltImage
@@ -75,12 +75,24 @@ async def try_puzzles(
     `shared` gives what the puzzle's base needs: kernel, initramfs and image, already built.
     """
     slots = anyio.CapacityLimiter(wishes.jobs)
+    # One puzzle after the other, as far as that keeps all cores busy: who stops the test half-way
+    # has whole puzzles then, and templates are used while they are at hand.
+    turns = anyio.CapacityLimiter(wishes.jobs)
     cloning = Cloning(host.home)
+
+    async def in_turn(sheet: Sheet, folder: Path) -> None:
+        async with turns:
+            await _Test(sheet, folder, shared, host, wishes, known, slots, cloning).run()
+        if len(sheets) > 1:
+            done = sum(each.complete for each, _ in sheets)
+            told = "passed" if sheet.passed else "failed"
+            took = format_duration(round(sheet.seconds))
+            notice(f"{sheet.puzzle} {told} in {took} ({done} of {len(sheets)} puzzles done)")
+
     try:
         async with anyio.create_task_group() as group:
             for sheet, folder in sheets:
-                one = _Test(sheet, folder, shared, host, wishes, known, slots, cloning)
-                group.start_soon(one.run)
+                group.start_soon(in_turn, sheet, folder)
     except BaseExceptionGroup as errors:
         # What is nobody's case, such as a host without memory, ends the whole test.
         told = _only_error(errors)
@@ -142,7 +154,8 @@ class _Test:
         """Do all that is asked for, in the order of the stages as far as one needs another."""
         begun = time.monotonic()
         try:
-            if await self._lint() and await self._build_once():
+            whole = await self._lint()
+            if whole and Stage.BUILD in self.wanted and await self._build_once():
                 async with anyio.create_task_group() as group:
                     if Stage.BUILD in self.wishes.chosen:
                         group.start_soon(self._build_again)
