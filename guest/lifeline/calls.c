@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "frame.h"
+#include "identity.h"
 #include "link.h"
 #include "loop.h"
 #include "place.h"
@@ -24,7 +24,6 @@
 
 enum {
     JOBS = 8,
-    SEED = 64,
     /* systemd.special(7) counts from glibc's SIGRTMIN; musl's is one higher. */
     GLIBC_SIGRTMIN = 34,
     SYSTEMD_POWEROFF = GLIBC_SIGRTMIN + 4,
@@ -34,10 +33,6 @@ enum {
     INIT_MS = 10000,
     LOOK_EVERY_MS = 20,
 };
-
-/* From <linux/random.h>, which musl does not bring. */
-#define RNDADDENTROPY _IOW('R', 0x03, int[2])
-#define RNDRESEEDCRNG _IO('R', 0x07)
 
 /* A CALL that a child works on; its exit status is an errno. */
 struct job {
@@ -152,22 +147,6 @@ static void call_clock(int64_t id, const struct fields *fields)
     answer(id, &writer);
 }
 
-static int add_entropy(const uint8_t *seed)
-{
-    struct {
-        int bits, size;
-        uint8_t seed[SEED];
-    } pool = {.bits = SEED * 8, .size = SEED};
-    int fd = place_device("urandom", S_IFCHR, 1, 9, O_WRONLY);
-
-    if (fd < 0)
-        return errno;
-    memcpy(pool.seed, seed, SEED);
-    int error = ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0 ? errno : 0;
-    close(fd);
-    return error;
-}
-
 static void call_entropy(int64_t id, const struct fields *fields)
 {
     struct field seed;
@@ -175,7 +154,7 @@ static void call_entropy(int64_t id, const struct fields *fields)
     if (!fields_first(fields, TAG_SECRET, &seed) || seed.length != SEED)
         answer_done(id, EINVAL, "read the seed");
     else
-        answer_done(id, add_entropy(seed.value), "add entropy");
+        answer_done(id, identity_entropy(seed.value), "add entropy");
 }
 
 static int sync_root(const struct fields *fields)
@@ -190,76 +169,9 @@ static void call_sync(int64_t id, const struct fields *fields)
     in_child(id, "sync", fields, sync_root);
 }
 
-/* Through a new file, so that a full disk leaves the old one. */
-static int replace_file(const char *path, const char *temporary, const char *text)
-{
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-    if (fd < 0)
-        return errno;
-    int error = dprintf(fd, "%s\n", text) < 0 ? errno : 0;
-    if (close(fd) < 0 && error == 0)
-        error = errno;
-    if (error == 0 && rename(temporary, path) < 0)
-        error = errno;
-    if (error != 0)
-        unlink(temporary);
-    return error;
-}
-
-static bool is_machine_id(const char *text)
-{
-    return strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32;
-}
-
-/*
- * journalctl shows the journal of the folder that the machine-id names, and journald, which read
- * the id when it started, goes on writing into the old one: so both names lead to it.
- */
-static void rename_journal(const char *old, const char *id)
-{
-    char from[128], to[128];
-
-    snprintf(from, sizeof(from), "/run/log/journal/%s", old);
-    snprintf(to, sizeof(to), "/run/log/journal/%s", id);
-    if (strcmp(old, id) != 0 && rename(from, to) == 0 && symlink(id, from) < 0)
-        rename(to, from);
-}
-
-static int set_machine_id(const char *id)
-{
-    char old[64] = "";
-    int error = is_machine_id(id) ? 0 : EINVAL;
-
-    place_read(place.root, "etc/machine-id", old, sizeof(old));
-    if (error == 0)
-        error = replace_file("/etc/machine-id", "/etc/machine-id.bugbox", id);
-    if (error == 0 && is_machine_id(old))
-        rename_journal(old, id);
-    return error;
-}
-
-static int set_identity(const struct fields *fields)
-{
-    char name[65], id[33];
-    int error = 0;
-
-    if (fields_text(fields, TAG_NAME, name, sizeof(name))) {
-        if (sethostname(name, strlen(name)) < 0)
-            return errno;
-        error = replace_file("/etc/hostname", "/etc/hostname.bugbox", name);
-    }
-    if (error == 0 && fields_text(fields, TAG_DATA, id, sizeof(id)))
-        error = set_machine_id(id);
-    return error;
-}
-
 static void call_identity(int64_t id, const struct fields *fields)
 {
-    if (place.trial)
-        answer_done(id, EPERM, "set the identity");
-    else
-        in_child(id, "set the identity", fields, set_identity);
+    answer_done(id, place.trial ? EPERM : identity_set(fields), "set the identity");
 }
 
 static void call_terminals(int64_t id, const struct fields *fields)

@@ -430,6 +430,28 @@ void channel_spawn(struct channel *channel, const struct fields *fields, const c
 
 /* --- frames --- */
 
+/* What is taken at once needs no memory of ours; what is not, the ring's way tries again. */
+static uint32_t write_through(struct channel *channel, const uint8_t *bytes, uint32_t count)
+{
+    if (!channel->opened || channel->in.watch.fd < 0 || channel->in.ring.used > 0)
+        return 0;
+    ssize_t sent = write(channel->in.watch.fd, bytes, count);
+    if (sent <= 0)
+        return 0;
+    grant(channel, (size_t)sent);
+    return (uint32_t)sent;
+}
+
+static void take_input(struct channel *channel, const uint8_t *bytes, uint32_t count)
+{
+    uint32_t sent = write_through(channel, bytes, count);
+
+    if (!ring_push(&channel->in.ring, bytes + sent, count - sent))
+        grant(channel, count - sent);
+    else if (channel->opened)
+        write_input(channel);
+}
+
 void channel_data(struct channel *channel, uint8_t stream, const uint8_t *bytes, uint32_t count)
 {
     if (stream != 0 || count > channel->allowed || count > FRAME_DATA) {
@@ -438,10 +460,10 @@ void channel_data(struct channel *channel, uint8_t stream, const uint8_t *bytes,
     }
     channel->allowed -= count;
     bool unread = channel->opened && channel->in.watch.fd < 0;
-    if (unread || channel->in.ending || !ring_push(&channel->in.ring, bytes, count))
+    if (unread || channel->in.ending)
         grant(channel, count);
-    else if (channel->opened)
-        write_input(channel);
+    else
+        take_input(channel, bytes, count);
     channel_update(channel);
 }
 

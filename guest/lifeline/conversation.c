@@ -24,6 +24,7 @@ static struct {
     int64_t time;
 } milestones[MILESTONES];
 static int milestone_count;
+static char boot_id[64];
 static bool on;
 
 bool conversation_is_on(void)
@@ -66,9 +67,7 @@ void milestones_parse(const char *list)
 static void send_hello(void)
 {
     struct writer writer = {0};
-    char boot_id[64] = "";
 
-    place_read(place.proc, "sys/kernel/random/boot_id", boot_id, sizeof(boot_id));
     write_number(&writer, TAG_VERSION, VERSION);
     write_text(&writer, TAG_BOOT_ID, boot_id);
     write_text(&writer, TAG_STARTED, place.started);
@@ -220,5 +219,6 @@ void conversation_init(void)
         .broken = port_is_gone,
     };
 
+    place_read(place.proc, "sys/kernel/random/boot_id", boot_id, sizeof(boot_id));
     link_init(&events);
 }

@@ -16,6 +16,13 @@
 
 #include "mounts.h"
 
+/* From <linux/openat2.h>, which musl does not bring. */
+enum { RESOLVE_IN_ROOT = 0x10, RESOLVE_NO_MAGICLINKS = 0x02 };
+
+struct open_how {
+    uint64_t flags, mode, resolve;
+};
+
 struct place place = {
     .root = -1,
     .home = -1,
@@ -24,6 +31,7 @@ struct place place = {
     .sys = -1,
     .cgroup = -1,
     .nodes = -1,
+    .random = -1,
     .started = "boot",
 };
 
@@ -44,12 +52,23 @@ void place_open(void)
     if (!place.trial) {
         place.nodes = mount_detached("tmpfs");
         place.cgroup = mount_detached("cgroup2");
+        place.random = place_device("urandom", S_IFCHR, 1, 9, O_WRONLY);
     }
     if (place.home < 0)
         place.home = place.trial ? openat(place.root, "run/bugbox", O_RDONLY | O_CLOEXEC)
                                  : mount_writable_view(place.root, "run/bugbox");
     if (place.home >= 0)
         place.busybox = openat(place.home, "tools/busybox", O_RDONLY | O_CLOEXEC);
+}
+
+int place_guest(const char *path, int flags)
+{
+    struct open_how how = {
+        .flags = (uint64_t)(flags | O_CLOEXEC),
+        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+    };
+
+    return (int)syscall(SYS_openat2, place.root, path, &how, sizeof(how));
 }
 
 int place_device(const char *name, unsigned int type, unsigned int major, unsigned int minor,

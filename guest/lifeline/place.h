@@ -17,6 +17,7 @@ struct place {
     int proc, sys; /* private mounts of procfs and sysfs */
     int cgroup;  /* private mount of cgroup2. Or -1 */
     int nodes;   /* a private tmpfs for device nodes. Or -1 */
+    int random;  /* the kernel's random numbers, to stir them. Or -1 */
     bool alone;  /* no other init: the build machine */
     bool trial;  /* run by a test on somebody's own system: no reboot, no clock, no cgroups */
     const char *started; /* HELLO's STARTED */
@@ -26,6 +27,9 @@ extern struct place place;
 
 /* Opens everything but `root`, which must be there. */
 void place_open(void);
+
+/* Opens below the guest's root, whatever links lead to: an absolute one would lead into our own. */
+int place_guest(const char *path, int flags);
 
 /* Opens a device by its number through a node that nobody else sees. */
 int place_device(const char *name, unsigned int type, unsigned int major, unsigned int minor,

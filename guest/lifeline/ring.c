@@ -67,6 +67,7 @@ size_t ring_peek(const struct ring *ring, const uint8_t **bytes)
 
 void ring_drop(struct ring *ring, size_t count)
 {
-    ring->start = (ring->start + count) % ring->size;
     ring->used -= count;
+    /* An empty one begins at its beginning: the pages there are in memory already. */
+    ring->start = ring->used == 0 ? 0 : (ring->start + count) % ring->size;
 }
