@@ -129,12 +129,15 @@ def _guest_files() -> dict[str, Path]:
     prebuilt = _prebuilt()
     if prebuilt is not None:
         return {name: prebuilt / name for name in ("lifeline", "bugbox")}
-    source = guest_source()
-    return {
-        p.relative_to(source).as_posix(): p
-        for p in sorted(source.rglob("*"))
-        if p.is_file() and (p.suffix in (".c", ".h", ".S") or p.name == "Makefile")
-    }
+    # On the path of every start: walking with pathlib took most of a look for what is built.
+    source = str(guest_source())
+    found: dict[str, Path] = {}
+    for folder, _, names in os.walk(source):
+        for name in names:
+            if name.endswith((".c", ".h", ".S")) or name == "Makefile":
+                place = os.path.join(folder, name)  # noqa: PTH118
+                found[place[len(source) + 1 :]] = Path(place)
+    return dict(sorted(found.items()))
 
 
 def _guest_programs(work: Path) -> tuple[Path, Path]:

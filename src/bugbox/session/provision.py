@@ -91,7 +91,9 @@ async def provision(
         undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
         machine = await (bring or bring_up)(ledger, plan, parts, host, watch)
         undo.push_async_callback(shielded, lambda: machine.stop(0.0))
-        await in_thread(ledger.write, phase=Phase.HANDED_OVER, timings_ms=watch.as_ms())
+        # What dies with the host need not outlive it: a clone's disk is empty so far.
+        sync = not ledger.record.template
+        await in_thread(ledger.write, sync=sync, phase=Phase.HANDED_OVER, timings_ms=watch.as_ms())
         undo.pop_all()
         return ledger, machine
 
