@@ -20,7 +20,7 @@ from bugbox.host.proc import Process, start_time
 from bugbox.machine.fake import FakeDriver
 from bugbox.paths import Home
 from bugbox.puzzle.definition import load
-from bugbox.session import drivers, prepare
+from bugbox.session import drivers, maker, prepare
 from bugbox.session.manager import Manager
 from bugbox.session.plan import Plan, of_image, of_puzzle
 from bugbox.session.prepare import Prepared
@@ -133,13 +133,14 @@ class World:
 def world(folder: Path, *, templates: str = "off") -> Iterator[World]:
     """Make one, and leave nothing of it behind."""
     made = World(folder, templates=templates)
-    before = dict(drivers.DRIVERS), prepare.find
+    before = dict(drivers.DRIVERS), prepare.find, maker._IDLE_LOOKS
+    maker._IDLE_LOOKS = 1  # nothing of a fake guest ends by itself
     try:
         yield made
     finally:
         drivers.DRIVERS.clear()
         drivers.DRIVERS.update(before[0])
-        prepare.find = before[1]
+        prepare.find, maker._IDLE_LOOKS = before[1:]
         for pid in made.processes():
             started = start_time(pid)
             if started is not None:

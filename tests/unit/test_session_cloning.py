@@ -138,8 +138,13 @@ def test_a_puzzle_that_names_its_machine_keeps_the_name(made: World) -> None:
     assert guest(made, answer["id"], "etc/hostname") == "mail"
 
 
+@pytest.mark.parametrize("answers", ["first", "last"])
 @pytest.mark.parametrize("call", ["entropy", "identity", "clock"])
-def test_a_clone_that_cannot_be_rejuvenated_is_not_published(made: World, call: str) -> None:
+def test_a_clone_that_cannot_be_rejuvenated_is_not_published(
+    made: World, call: str, answers: str
+) -> None:
+    if answers == "first":  # a shell's answer alone lets nobody in
+        (made.puzzle / "session.sh").unlink()
     made.write("break.sh", f'#!/bin/sh\necho {call} > "$FAKE_ROOT/refuse"\n')
     with pytest.raises(GuestError):
         make(made)

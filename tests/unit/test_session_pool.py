@@ -18,6 +18,8 @@ from session_world import MANIFEST, World, eventually, keeper_argv, run, world
 
 from bugbox.host.proc import Process, start_time
 from bugbox.keeper.client import request
+from bugbox.machine.lifeline.connection import Connection
+from bugbox.machine.lifeline.wire import Frame, Tag, Type, parse_fields
 from bugbox.session.manager import Manager
 from bugbox.session.reaper import collect
 
@@ -77,6 +79,30 @@ def test_a_standby_is_claimed_once_and_refilled(made: World) -> None:
     run(work)
     # The keeper took its standby along, and left the sessions.
     assert len(list(made.home.sessions.iterdir())) == 2
+
+
+def test_entropy_is_on_its_way_before_what_is_typed(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, sent = Connection._send, []
+
+    def send(self: Connection, frame: Frame) -> None:
+        if frame.type == Type.CALL:
+            sent.append(parse_fields(frame.payload).text(Tag.KIND, limit=32))
+        elif frame.type == Type.DATA:
+            sent.append("typed")
+        told(self, frame)
+
+    async def work() -> None:
+        async with keeping(made) as it:
+            await it.start()
+            await it.standbys(1)
+            monkeypatch.setattr(Connection, "_send", send)
+            assert (await it.start())["clone"] is True
+            assert sent[:2] == ["entropy", "typed"]
+            assert "clock" in sent
+
+    run(work)
 
 
 def test_claimed_at_once_by_two_each_gets_its_own(made: World) -> None:

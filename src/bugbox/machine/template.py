@@ -74,7 +74,7 @@ class Manifest:
     hostname: str
     #: Kinds of SSH host keys it had made, such as "ed25519"; a clone gets its own.
     host_keys: tuple[str, ...]
-    #: Id of a login of the learner's that waits at its prompt, to answer in a clone and end.
+    #: Id of a terminal with a shell of the learner's that waits, to answer in a clone and end.
     login: str
     #: Units that had failed, as the puzzle wants it.
     degraded: tuple[str, ...]

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quick path: a session's machine as a clone of one that was ready before.
 
-    a disk of its own over the template's  ->  a VMM where the template was saved
-    rejuvenation, or the end of the clone  ->  session.sh, and an answer as the learner
+    a disk of its own over the template's  ->  a VMM where the template was saved  ->  entropy
+    an answer as the learner  ->  rejuvenation, or the end of the clone
+
+With a session.sh, which sees who the machine is and may change what a shell does, the answer comes
+last.
 
 The machine is in the state BOOTING until all of it is done, so nobody gets in earlier. Whatever
 fails, the clone is gone, and whoever called decides; see session.cloning.
@@ -19,7 +22,7 @@ from bugbox.events import step
 from bugbox.host.bridge import held, in_thread, shielded
 from bugbox.machine.driver import Machine
 from bugbox.machine.state import State
-from bugbox.session.identity import Identity, rejuvenate
+from bugbox.session.identity import Identity, rejuvenate, stir
 from bugbox.session.logs import console_tail
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
@@ -31,7 +34,7 @@ from bugbox.session.template import Adopted, Stored
 
 __all__ = ["boot_of", "clone_up"]
 
-#: Seconds from the VMM's start to the end of the rejuvenation; mostly it is a fraction of one.
+#: Seconds to wake up, and to get an identity; mostly each is a small fraction of one.
 _WAKE_TIMEOUT = 20.0
 
 
@@ -46,12 +49,23 @@ async def clone_up(
         with watch.stage("vmm"), step("Clone"):
             machine = await host.driver.clone(spec, of.snapshot, ledger.process_started)
             undo.push_async_callback(shielded, lambda: machine.stop(0.0))
-        async with _limited("wake up", _WAKE_TIMEOUT * host.settings.timeout_factor):
-            with watch.stage("wake"):
+        boot = boot_of(machine, ledger, plan, host)
+        limit = _WAKE_TIMEOUT * host.settings.timeout_factor
+        with watch.stage("wake"):
+            async with _limited("wake up", limit):
                 await machine.wait_lifeline()
-            with watch.stage("identity"):
+                await stir(machine.lifeline)
+        # A new name and a new time wake half of the guest's services, none of them translated. So
+        # a shell that no script can change any more answers before.
+        if not plan.session:
+            await _answered(boot, watch, of.stored)
+        with watch.stage("identity"):
+            async with _limited("get its identity", limit):
                 await rejuvenate(machine.lifeline, _identity(ledger, of.stored, bool(spec.nics)))
-        await _answered(machine, ledger, plan, host, watch, of.stored)
+        if plan.session:
+            await _run_session(boot, plan, watch)
+            await _answered(boot, watch, of.stored)
+        await _is_ready(machine, ledger, of.stored)
         undo.pop_all()
         return machine
 
@@ -65,18 +79,21 @@ async def _limited(what: str, limit: float) -> AsyncIterator[None]:
         raise GuestError(f"the clone did not {what} within {limit:g} s") from None
 
 
-async def _answered(
-    machine: Machine, ledger: Ledger, plan: Plan, host: Host, watch: Stopwatch, of: Stored
-) -> None:
-    boot = boot_of(machine, ledger, plan, host)
-    if plan.session:
-        with watch.stage("scripts"):
-            await run_script(boot, plan.session, env=plan.env)
-        if plan.ready:
-            with watch.stage("ready"):
-                await wait_for_ready_script(boot, plan.ready, env=plan.env)
+async def _run_session(boot: Boot, plan: Plan, watch: Stopwatch) -> None:
+    assert plan.session is not None
+    with watch.stage("scripts"):
+        await run_script(boot, plan.session, env=plan.env)
+    if plan.ready:
+        with watch.stage("ready"):
+            await wait_for_ready_script(boot, plan.ready, env=plan.env)
+
+
+async def _answered(boot: Boot, watch: Stopwatch, of: Stored) -> None:
     with watch.stage("login"):
         await answer(boot, await come_back(boot, of.manifest.login))
+
+
+async def _is_ready(machine: Machine, ledger: Ledger, of: Stored) -> None:
     await machine.reached(State.READY)
     hello = machine.lifeline.hello
     await in_thread(

@@ -20,7 +20,7 @@ from bugbox.host import proc
 from bugbox.host.bridge import in_thread
 from bugbox.machine.lifeline.shell import Lifeline
 
-__all__ = ["Identity", "introduce", "refresh", "rejuvenate", "set_clock"]
+__all__ = ["Identity", "introduce", "refresh", "rejuvenate", "set_clock", "stir"]
 
 #: What a base image calls itself; a machine with another name got it from its puzzle.
 _UNNAMED = "bugbox"
@@ -68,9 +68,8 @@ async def rejuvenate(lifeline: Lifeline, identity: Identity) -> None:
     keys = asyncio.ensure_future(in_thread(_make_keys, identity.host_keys))
     try:
         await asyncio.gather(
-            lifeline.entropy(secrets.token_bytes(_SEED_BYTES)),
+            stir(lifeline),
             lifeline.identity(identity.hostname, secrets.token_hex(16)),
-            # A child in the guest works on the identity meanwhile.
             set_clock(lifeline, identity.clock_offset_ns),
         )
         if identity.host_keys:
@@ -85,9 +84,14 @@ async def rejuvenate(lifeline: Lifeline, identity: Identity) -> None:
         await asyncio.gather(keys, return_exceptions=True)
 
 
+async def stir(lifeline: Lifeline) -> None:
+    """Give it random numbers that no other machine has."""
+    await lifeline.entropy(secrets.token_bytes(_SEED_BYTES))
+
+
 async def refresh(lifeline: Lifeline, clock_offset_ns: int) -> None:
     """Wake a machine that has its identity and stood still: fresh entropy, the right time."""
-    await lifeline.entropy(secrets.token_bytes(_SEED_BYTES))
+    await stir(lifeline)
     await set_clock(lifeline, clock_offset_ns)
 
 

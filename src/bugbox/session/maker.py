@@ -32,7 +32,7 @@ from bugbox.session.identity import clock_offset, host_keys, hostname
 from bugbox.session.plan import Plan
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Host, bring_up
-from bugbox.session.ready import sit_down
+from bugbox.session.ready import sit_aside
 from bugbox.session.reaper import give_back
 from bugbox.session.record import Ledger, claim
 from bugbox.session.stopwatch import Stopwatch
@@ -42,8 +42,9 @@ from bugbox.storage.disk import create_overlay
 
 __all__ = ["make"]
 
-#: A guest that used less than so much of a CPU over so many seconds is idle.
-_IDLE_SHARE, _IDLE_SECONDS = 0.1, 0.5
+#: A guest that used less than so much of a CPU in each of so many looks, seconds apart, is idle:
+#: what ends a few seconds after a boot (udev's workers, most of all) does not end in every clone.
+_IDLE_SHARE, _IDLE_LOOKS, _IDLE_SECONDS = 0.1, 7, 0.5
 _IDLE_TIMEOUT = 30.0
 #: What a template takes of the disk, beside its memory.
 _ROOM = 256 << 20
@@ -83,10 +84,11 @@ async def _save(
         machine = await bring_up(ledger, whole, parts, host, Stopwatch(), ram=ram)
         try:
             with step("Wait until it is idle"):
-                # In a clone nothing is translated yet and a login takes long; this one waits.
-                login = await sit_down(boot_of(machine, ledger, plan, host), plan.user)
-                manifest = await _describe(machine, ledger, plan, login.id)
+                # In a clone nothing is translated yet and a shell starts slowly; this one waits.
+                shell = await sit_aside(boot_of(machine, ledger, plan, host), plan.user)
+                await shell.close()
                 await machine.lifeline.sync()
+                manifest = await _describe(machine, ledger, plan, shell.id)
                 await _until_idle(machine.process, host.settings.timeout_factor)
             state = await machine.save()
         finally:
@@ -99,13 +101,16 @@ async def _save(
 
 async def _describe(machine: Machine, ledger: Ledger, plan: Plan, login: str) -> Manifest:
     name = await hostname(machine.lifeline)
+    kinds = await host_keys(machine.lifeline)
     return Manifest(
         key="",
         name=plan.name,
         mem_mib=plan.mem_mib,
+        # The last that is asked, and without a child: what the agent will write to first in a
+        # clone is its own again, and no page has to be copied for it.
         clock_offset_ns=await clock_offset(machine.lifeline),
         hostname="" if name == ledger.record.id else name,
-        host_keys=await host_keys(machine.lifeline),
+        host_keys=kinds,
         login=login,
         degraded=ledger.record.degraded,
         made=time.time(),
@@ -114,13 +119,13 @@ async def _describe(machine: Machine, ledger: Ledger, plan: Plan, login: str) ->
 
 async def _until_idle(process: Process, factor: float) -> None:
     """Wait until the guest's CPU is quiet; one that never is gets saved at work."""
-    tick = os.sysconf("SC_CLK_TCK")
+    most = _IDLE_SHARE * _IDLE_SECONDS * os.sysconf("SC_CLK_TCK")
+    quiet = 0
     with anyio.move_on_after(_IDLE_TIMEOUT * factor):
-        while True:
+        while quiet < _IDLE_LOOKS:
             before = process.cpu_ticks()
             await anyio.sleep(_IDLE_SECONDS)
-            if process.cpu_ticks() - before <= _IDLE_SHARE * _IDLE_SECONDS * tick:
-                return
+            quiet = quiet + 1 if process.cpu_ticks() - before <= most else 0
 
 
 async def _try(stored: Stored, plan: Plan, parts: Prepared, host: Host) -> None:

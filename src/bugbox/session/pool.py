@@ -4,7 +4,8 @@
     fill    a session's record (still MAKING: whoever finds our dead body gives it back), a clone
             with an identity of its own, session.sh, the paths of a first command, a login and a
             check walked once, a login that waits at its prompt; then its CPUs are stopped
-    claim   CPUs on, fresh entropy, the right time, an answer from that login; then handed over
+    claim   CPUs on, fresh entropy, then an answer from that login and the right time; then handed
+            over
 
 A puzzle gets them once it was started here. They are made one at a time, while nobody waits for a
 start; they count as nobody's sessions, and go when the keeper does or `gc` asks.
@@ -12,6 +13,7 @@ start; they count as nobody's sessions, and go when the keeper does or `gc` asks
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -186,12 +188,9 @@ class Pool:
             with anyio.fail_after(_WAKE_TIMEOUT * factor):
                 with watch.stage("resume"):
                     await machine.resume()
-                with watch.stage("identity"):
-                    await refresh(machine.lifeline, standby.of.stored.manifest.clock_offset_ns)
-                with watch.stage("login"):
-                    await answer(
-                        boot_of(machine, ledger, standby.plan, standby.host), standby.login
-                    )
+                # The entropy is on its way before what is typed; the time follows while the shell
+                # reads that.
+                await asyncio.gather(self._refresh(standby, watch), self._answer(standby, watch))
         except TimeoutError:
             raise GuestError("a standby did not wake up in time") from None
         with watch.stage("record"):
@@ -205,6 +204,16 @@ class Pool:
             )
         self._spawn(lambda: hang_up(machine.lifeline, standby.login))
         return ledger, machine, standby.plan
+
+    async def _refresh(self, standby: _Standby, watch: Stopwatch) -> None:
+        with watch.stage("identity"):
+            offset = standby.of.stored.manifest.clock_offset_ns
+            await refresh(standby.machine.lifeline, offset)
+
+    async def _answer(self, standby: _Standby, watch: Stopwatch) -> None:
+        boot = boot_of(standby.machine, standby.ledger, standby.plan, standby.host)
+        with watch.stage("login"):
+            await answer(boot, standby.login)
 
     async def _give_back(self, standby: _Standby) -> None:
         async def undo() -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "hang_up",
     "log_in",
     "run_script",
+    "sit_aside",
     "sit_down",
     "wait_for_init",
     "wait_for_network",
@@ -41,6 +42,8 @@ __all__ = [
 _STARTED = "/run/init-ready"
 #: Statuses of a script that will not change by waiting: it cannot be run, or not found.
 _HOPELESS = (126, 127)
+#: Without its error stream on the terminal it edits no lines, and has no prompt to paint.
+_OWN_SHELL = ("/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" 2>/dev/null')
 _LOGIN_ROWS, _LOGIN_COLS = 24, 80
 _LOGIN_OUTPUT_LIMIT = 1 << 16
 _HANG_UP_TIMEOUT = 5.0
@@ -265,19 +268,34 @@ async def sit_down(boot: Boot, user: str) -> Terminal:
     return terminal
 
 
+async def sit_aside(boot: Boot, user: str) -> Terminal:
+    """As `sit_down`, in the learner's shell without a login: nothing of it is left when it ends."""
+    try:
+        async with asyncio.timeout(max(boot.left, 0.1)):
+            terminal = await boot.lifeline.terminal(
+                user=user, rows=_LOGIN_ROWS, cols=_LOGIN_COLS, term="dumb", argv=_OWN_SHELL
+            )
+    except TimeoutError:
+        raise boot.failed(f"{user}'s shell did not start in time") from None
+    except GuestError as error:
+        raise boot.failed(f"{user}'s shell does not start: {error}") from error
+    await _asked(boot, terminal, "", prompted=True)
+    return terminal
+
+
 async def come_back(boot: Boot, id: str) -> Terminal:
-    """Attach to a login that `sit_down` made, in the machine that was copied since."""
+    """Attach to a shell that `sit_aside` made, in the machine that was copied since."""
     try:
         async with asyncio.timeout(max(boot.left, 0.1)):
             return await boot.lifeline.attach(id, _LOGIN_ROWS, _LOGIN_COLS)
     except TimeoutError:
-        raise boot.failed("the login that waits was not found in time") from None
+        raise boot.failed("the shell that waits was not found in time") from None
     except GuestError as error:
-        raise boot.failed(f"the login that waits is not there: {error}") from error
+        raise boot.failed(f"the shell that waits is not there: {error}") from error
 
 
 async def answer(boot: Boot, terminal: Terminal) -> None:
-    """Type a command into a login that is at its prompt, wait for what it prints, and end it.
+    """Type a command into a shell that waits for one, wait for what it prints, and end it.
 
     Nothing is started for it but what the shell has in itself, and no line of history is left.
     """
