@@ -17,17 +17,26 @@ from typing import Any
 import pytest
 
 from bugbox.config import Settings
-from bugbox.errors import BugboxError, BuildFailed, MachineLost, OutOfResources
+from bugbox.errors import (
+    BugboxError,
+    BuildFailed,
+    HostError,
+    MachineLost,
+    OutOfResources,
+    UserError,
+)
 from bugbox.events import Event, Notice, listening
 from bugbox.host import proc
 from bugbox.image.rootfs import BuiltImage
 from bugbox.machine.state import State
 from bugbox.paths import Home
 from bugbox.puzzle.definition import Puzzle, load
+from bugbox.puzzle.inputs import layer_key
 from bugbox.puzzle.scaffold import create
 from bugbox.session import builder
 from bugbox.session.build_machine import while_it_runs
 from bugbox.session.builder import BuiltLayer, ensure_layer, find_layer
+from bugbox.session.container import built_in_container
 from bugbox.storage.disk import create_empty
 
 
@@ -62,6 +71,7 @@ class World:
             kernel_release="6",
             sha256="",
         )
+        self.settings = Settings()
         self.tar = tar_of()
         self.builds = 0
         self.during: Callable[[], Any] = lambda: None
@@ -92,7 +102,7 @@ class World:
     async def ensure(self) -> BuiltLayer:
         return await ensure_layer(
             self.home,
-            Settings(),
+            self.settings,
             self.puzzle,
             self.image,
             None,
@@ -272,3 +282,37 @@ def test_work_that_fails_says_why_itself() -> None:
 
     with pytest.raises(BuildFailed, match="mine"):
         asyncio.run(main())
+
+
+def test_a_build_has_a_network_where_the_owner_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another layer than without, and refused before a machine is booted."""
+    plain = layer_key(world.puzzle, world.image.digest)
+    manifest = world.puzzle.folder / "puzzle.yaml"
+    manifest.write_text(manifest.read_text() + "build: {network: true}\n")
+    world.puzzle = load(world.puzzle.folder)
+    assert layer_key(world.puzzle, world.image.digest) != plain
+    with pytest.raises(HostError, match=r"small asks for build\.network; .* own services"):
+        asyncio.run(world.ensure())
+    assert world.builds == 0 and world.leftovers() == []
+
+    async def connected(guest: object, factor: float) -> None:
+        assert world.builds == 0
+        connections.append(factor)
+
+    connections: list[float] = []
+    monkeypatch.setattr(builder, "connect", connected)
+    world.settings = Settings(open_network="on")
+    asyncio.run(world.ensure())
+    assert (world.builds, connections) == (1, [1.0])
+
+
+def test_a_container_has_no_network(world: World) -> None:
+    manifest = world.puzzle.folder / "puzzle.yaml"
+    manifest.write_text(manifest.read_text() + "build: {network: true}\n")
+    puzzle = load(world.puzzle.folder)
+    with pytest.raises(UserError, match="containers here never have") as caught:
+        with built_in_container(world.home, puzzle, world.image):
+            raise AssertionError
+    assert "--builder vm" in (caught.value.hint or "")

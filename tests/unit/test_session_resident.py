@@ -44,6 +44,7 @@ class Rehearsal:
 def rehearsal(monkeypatch: pytest.MonkeyPatch) -> Rehearsal:
     made = Rehearsal()
     monkeypatch.setattr(resident_module, "rehearse", made)
+    monkeypatch.setattr(resident_module, "BUILDER", "fake")
     return made
 
 

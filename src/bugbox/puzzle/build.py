@@ -27,7 +27,17 @@ from bugbox.puzzle.losses import MAX_BYTES, losses
 from bugbox.puzzle.quantity import format_duration
 from bugbox.puzzle.text import printable
 
-__all__ = ["BuildGuest", "Ended", "Running", "begin", "bring", "build", "rehearse", "step"]
+__all__ = [
+    "BuildGuest",
+    "Ended",
+    "Running",
+    "begin",
+    "bring",
+    "build",
+    "connect",
+    "rehearse",
+    "step",
+]
 
 _WORK = "/run/bugbox-build"
 _BASE, _SCRATCH, _TARGET = "/dev/vda", "/dev/vdb", "/dev/vdc"
@@ -144,6 +154,12 @@ def _rehearsal() -> bytes:
 
 def _dropped(data: bytes) -> None:
     """Take output that nobody needs."""
+
+
+async def connect(guest: BuildGuest, factor: float) -> None:
+    """Bring up the machine's network card, before anything else; BuildFailed when it has none."""
+    await guest.put(f"{_WORK}/network.sh", script("network.sh"), mode=0o755, parents=True)
+    await step(guest, "network.sh", [], factor)
 
 
 async def bring(guest: BuildGuest, name: str, contents: Path | bytes) -> None:

@@ -70,6 +70,8 @@ def layer_key(puzzle: Puzzle, base_digest: str) -> str:
         "disk": puzzle.manifest.machine.disk,
         "inputs": _inputs(puzzle) if puzzle.builds else None,
     }
+    if puzzle.manifest.build.network:
+        made_of["network"] = script("network.sh").decode()
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 

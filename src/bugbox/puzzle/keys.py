@@ -28,7 +28,6 @@ from bugbox.puzzle.quantity import format_duration, format_size, parse_duration,
 
 __all__ = [
     "DURATION",
-    "NEVER",
     "PATTERNS",
     "SIZE",
     "BaseName",
@@ -67,14 +66,6 @@ class Model(BaseModel):
 def problem(kind: str, text: str) -> PydanticCustomError:
     """Make the error a converter raises; `text` may hold braces."""
     return PydanticCustomError(kind, "{text}", {"text": text})
-
-
-def _refuse(value: object) -> object:
-    raise problem("not_yet", "not supported yet")
-
-
-#: On a key that nothing reads in this version.
-NEVER = BeforeValidator(_refuse)
 
 
 #: How sizes and durations look in the JSON Schema, which sees the text and not the number.

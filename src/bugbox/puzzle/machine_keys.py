@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 
 from bugbox.puzzle.keys import (
     DURATION,
-    NEVER,
     SIZE,
     Count,
     DiskName,
@@ -124,7 +123,12 @@ class Build(Model):
         default=300.0,
         shown="5m",
     )
-    network: Annotated[Flag, NEVER] = key("flag", "Whether it reaches a network.", default=False)
+    network: Flag = key(
+        "flag",
+        "Whether it reaches what the host does; for the host's owner to allow.",
+        reader="build",
+        default=False,
+    )
     inputs: Annotated[tuple[FolderName, ...], Field(max_length=16)] = key(
         "list of folders",
         "Folders that lie beside it while it runs; `files` does so always.",

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keys of puzzle.yaml as types: pure values, no file is looked at here.
 
-`docs/reference/puzzle-format.md` and the published JSON Schema are made from these classes. A key
-marked NEVER is known, and refused: nothing in this version honours it.
+`docs/reference/puzzle-format.md` and the published JSON Schema are made from these classes.
 """
 
 from __future__ import annotations

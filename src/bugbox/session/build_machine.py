@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A machine for building a puzzle in: nothing runs but the lifeline, and nothing can be reached.
 
+With `build.network` it reaches what the host does, where the host's owner allows that.
+
 It is a session that is never handed over: its record says `making` from start to end, so whatever
 happens to us, the reaper takes it back. /dev/vda is the base, read-only; /dev/vdb an empty scratch
 disk; /dev/vdc the puzzle's disk over the base.
@@ -24,7 +26,7 @@ from bugbox.host.bridge import in_thread, shielded
 from bugbox.image.kernel import BuiltKernel
 from bugbox.image.rootfs import BuiltImage
 from bugbox.machine.driver import Driver, Machine
-from bugbox.machine.spec import Drive, Kernel, MachineSpec
+from bugbox.machine.spec import Drive, Kernel, MachineSpec, Nic
 from bugbox.machine.state import State
 from bugbox.paths import Home
 from bugbox.session.description import to_json
@@ -57,14 +59,14 @@ class Parts:
 
 @asynccontextmanager
 async def build_machine(
-    parts: Parts, *, name: str, disk: Path, disk_bytes: int
+    parts: Parts, *, name: str, disk: Path, disk_bytes: int, nics: tuple[Nic, ...] = ()
 ) -> AsyncIterator[Machine]:
     """Boot a build machine; end it in good order, or at once when the block fails."""
     async with AsyncExitStack() as undo:
         with step("Start the build machine"):
             ledger = await in_thread(open_record, parts, name, f"Building {name}")
             undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
-            machine = await boot(parts, ledger, disk, disk_bytes)
+            machine = await boot(parts, ledger, disk, disk_bytes, nics)
             undo.push_async_callback(shielded, lambda: machine.stop(0.0))
             await machine.wait_lifeline()
         yield machine
@@ -77,9 +79,11 @@ def open_record(parts: Parts, name: str, title: str) -> Ledger:
     return claim(parts.home, f"build-{name}", title=title, driver=driver, started=time.time())
 
 
-async def boot(parts: Parts, ledger: Ledger, disk: Path, disk_bytes: int) -> Machine:
+async def boot(
+    parts: Parts, ledger: Ledger, disk: Path, disk_bytes: int, nics: tuple[Nic, ...] = ()
+) -> Machine:
     """Start the machine of a record, and make what it takes; its lifeline is to be waited for."""
-    spec = _spec(ledger, parts, disk)
+    spec = dataclasses.replace(_spec(ledger, parts, disk), nics=nics)
     spec = await in_thread(_make_room, parts, ledger, spec, disk, disk_bytes)
     return await parts.driver.boot(spec, ledger.process_started)
 

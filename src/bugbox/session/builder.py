@@ -25,13 +25,15 @@ from bugbox.host.bridge import held, in_thread
 from bugbox.image.kernel import BuiltKernel
 from bugbox.image.rootfs import BuiltImage
 from bugbox.machine.driver import Driver, Machine
+from bugbox.machine.spec import Nic
 from bugbox.paths import Home
-from bugbox.puzzle.build import build
+from bugbox.puzzle.build import build, connect
 from bugbox.puzzle.definition import Puzzle
 from bugbox.puzzle.inputs import layer_key, pack
 from bugbox.puzzle.unpack import unpack
 from bugbox.session.build_machine import Parts, build_machine, while_it_runs
 from bugbox.session.layer import BuiltLayer, Made, finish, head_of, load
+from bugbox.session.network import open_card
 from bugbox.session.resident import Resident
 from bugbox.storage import disk, file, layer_file
 from bugbox.storage.archive import ArchiveError
@@ -170,6 +172,8 @@ async def _build(
     home = parts.home
     if given is None and (path := brought(home, puzzle, parts.image.digest)):
         given = Made(file=path)
+    if given is None:
+        _nics(parts, puzzle)  # before anything is made for what will be refused
     with step(f"Build puzzle {puzzle.name}" if given is None else f"Unpack {puzzle.name}"):
         await in_thread(file.sweep, home.tmp)
         await in_thread(file.require_free, home.tmp, _NEEDS, f"building {puzzle.name}")
@@ -204,7 +208,11 @@ async def _build_new(
         with inputs.open("wb") as packed:
             digest = await in_thread(pack, puzzle, packed)
         qcow2 = made / "puzzle.qcow2"
-        async with _machine(parts, puzzle.name, qcow2, size, resident) as (machine, begun):
+        nics = _nics(parts, puzzle)
+        async with _machine(parts, puzzle.name, qcow2, size, resident, nics) as (machine, begun):
+            if nics:
+                factor = parts.settings.timeout_factor
+                await while_it_runs(machine, connect(machine.lifeline, factor))
             with tar.open("wb") as out:
                 work_to_do = build(
                     machine.lifeline,
@@ -251,17 +259,29 @@ async def apply_layer(parts: Parts, source: Path, to: Path, disk_bytes: int) -> 
 
 @asynccontextmanager
 async def _machine(
-    parts: Parts, name: str, to: Path, size: int, resident: Resident | None
+    parts: Parts,
+    name: str,
+    to: Path,
+    size: int,
+    resident: Resident | None,
+    nics: tuple[Nic, ...] = (),
 ) -> AsyncIterator[tuple[Machine, bool]]:
     """Give a machine that makes the disk `to`, and whether it is ready for a build already."""
     async with AsyncExitStack() as stack:
-        if resident is not None:
+        if resident is not None and not nics:
             stood_by = await stack.enter_async_context(resident.claimed(parts, size, to))
             if stood_by is not None:
                 yield stood_by, True
                 return
-        booted = build_machine(parts, name=name, disk=to, disk_bytes=size)
+        booted = build_machine(parts, name=name, disk=to, disk_bytes=size, nics=nics)
         yield await stack.enter_async_context(booted), False
+
+
+def _nics(parts: Parts, puzzle: Puzzle) -> tuple[Nic, ...]:
+    """Return the build machine's network card, or none; HostError where it may have none."""
+    if not puzzle.manifest.build.network:
+        return ()
+    return open_card(f"{puzzle.name} asks for build.network", parts.settings)
 
 
 def _empty_disk(parts: Parts, path: Path, size: int) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bugbox.errors import BuildFailed, CommandFailed
+from bugbox.errors import BuildFailed, CommandFailed, UserError
 from bugbox.events import notice, step
 from bugbox.image.docker import Engine, local
 from bugbox.image.rootfs import BuiltImage
@@ -51,6 +51,11 @@ def built_in_container(
     home: Home, puzzle: Puzzle, image: BuiltImage, *, factor: float = 1.0
 ) -> Iterator[Made]:
     """Build a puzzle's layer in a container; yield its file. BuildFailed, HostError."""
+    if puzzle.manifest.build.network:
+        raise UserError(
+            f"{puzzle.name} asks for build.network, which containers here never have",
+            hint="--builder vm gives it, where the host's owner allows it",
+        )
     engine = local()
     engine.require()
     home.prepare()
