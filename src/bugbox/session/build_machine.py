@@ -30,6 +30,7 @@ from bugbox.machine.spec import Drive, Kernel, MachineSpec, Nic
 from bugbox.machine.state import State
 from bugbox.paths import Home
 from bugbox.session.description import to_json
+from bugbox.session.network import build_card
 from bugbox.session.reaper import give_back
 from bugbox.session.record import Ledger, claim
 from bugbox.session.vmm_user import make_socket_folder, own_uid
@@ -59,13 +60,14 @@ class Parts:
 
 @asynccontextmanager
 async def build_machine(
-    parts: Parts, *, name: str, disk: Path, disk_bytes: int, nics: tuple[Nic, ...] = ()
+    parts: Parts, *, name: str, disk: Path, disk_bytes: int, online: bool = False
 ) -> AsyncIterator[Machine]:
     """Boot a build machine; end it in good order, or at once when the block fails."""
     async with AsyncExitStack() as undo:
         with step("Start the build machine"):
             ledger = await in_thread(open_record, parts, name, f"Building {name}")
             undo.push_async_callback(shielded, lambda: in_thread(give_back, ledger))
+            nics = build_card(name, parts.settings) if online else ()
             machine = await boot(parts, ledger, disk, disk_bytes, nics)
             undo.push_async_callback(shielded, lambda: machine.stop(0.0))
             await machine.wait_lifeline()

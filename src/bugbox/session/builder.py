@@ -25,7 +25,6 @@ from bugbox.host.bridge import held, in_thread
 from bugbox.image.kernel import BuiltKernel
 from bugbox.image.rootfs import BuiltImage
 from bugbox.machine.driver import Driver, Machine
-from bugbox.machine.spec import Nic
 from bugbox.paths import Home
 from bugbox.puzzle.build import build, connect
 from bugbox.puzzle.definition import Puzzle
@@ -33,7 +32,7 @@ from bugbox.puzzle.inputs import layer_key, pack
 from bugbox.puzzle.unpack import unpack
 from bugbox.session.build_machine import Parts, build_machine, while_it_runs
 from bugbox.session.layer import BuiltLayer, Made, finish, head_of, load
-from bugbox.session.network import open_card
+from bugbox.session.network import build_card
 from bugbox.session.resident import Resident
 from bugbox.storage import disk, file, layer_file
 from bugbox.storage.archive import ArchiveError
@@ -172,8 +171,8 @@ async def _build(
     home = parts.home
     if given is None and (path := brought(home, puzzle, parts.image.digest)):
         given = Made(file=path)
-    if given is None:
-        _nics(parts, puzzle)  # before anything is made for what will be refused
+    if given is None and puzzle.manifest.build.network:
+        build_card(puzzle.name, parts.settings)  # before anything is made for what is refused
     with step(f"Build puzzle {puzzle.name}" if given is None else f"Unpack {puzzle.name}"):
         await in_thread(file.sweep, home.tmp)
         await in_thread(file.require_free, home.tmp, _NEEDS, f"building {puzzle.name}")
@@ -208,9 +207,9 @@ async def _build_new(
         with inputs.open("wb") as packed:
             digest = await in_thread(pack, puzzle, packed)
         qcow2 = made / "puzzle.qcow2"
-        nics = _nics(parts, puzzle)
-        async with _machine(parts, puzzle.name, qcow2, size, resident, nics) as (machine, begun):
-            if nics:
+        online = puzzle.manifest.build.network
+        async with _machine(parts, puzzle.name, qcow2, size, resident, online) as (machine, begun):
+            if online:
                 factor = parts.settings.timeout_factor
                 await while_it_runs(machine, connect(machine.lifeline, factor))
             with tar.open("wb") as out:
@@ -264,24 +263,17 @@ async def _machine(
     to: Path,
     size: int,
     resident: Resident | None,
-    nics: tuple[Nic, ...] = (),
+    online: bool,
 ) -> AsyncIterator[tuple[Machine, bool]]:
     """Give a machine that makes the disk `to`, and whether it is ready for a build already."""
     async with AsyncExitStack() as stack:
-        if resident is not None and not nics:
+        if resident is not None and not online:
             stood_by = await stack.enter_async_context(resident.claimed(parts, size, to))
             if stood_by is not None:
                 yield stood_by, True
                 return
-        booted = build_machine(parts, name=name, disk=to, disk_bytes=size, nics=nics)
+        booted = build_machine(parts, name=name, disk=to, disk_bytes=size, online=online)
         yield await stack.enter_async_context(booted), False
-
-
-def _nics(parts: Parts, puzzle: Puzzle) -> tuple[Nic, ...]:
-    """Return the build machine's network card, or none; HostError where it may have none."""
-    if not puzzle.manifest.build.network:
-        return ()
-    return open_card(f"{puzzle.name} asks for build.network", parts.settings)
 
 
 def _empty_disk(parts: Parts, path: Path, size: int) -> None:

@@ -15,7 +15,7 @@ from bugbox.errors import HostError
 from bugbox.machine.spec import Nic
 from bugbox.session.plan import Plan
 
-__all__ = ["card", "open_card"]
+__all__ = ["build_card", "card"]
 
 #: The other end of each card is a QEMU of its own, so none ever meets another.
 _MAC = "52:54:00:12:34:56"
@@ -27,7 +27,7 @@ def card(plan: Plan, settings: Settings) -> tuple[Nic, ...]:
     if egress == "none":
         return (Nic(id="net0", mac=_MAC),) if plan.probed else ()
     if egress == "full":
-        return open_card(f"{plan.name} asks for network.egress: full", settings)
+        return _open_card(f"{plan.name} asks for network.egress: full", settings)
     if plan.probed:
         raise HostError(
             f"{plan.name} asks for network.egress: {'dns' if egress == 'dns' else '{allow: […]}'} "
@@ -45,7 +45,12 @@ def card(plan: Plan, settings: Settings) -> tuple[Nic, ...]:
     return (nic,)
 
 
-def open_card(what: str, settings: Settings) -> tuple[Nic, ...]:
+def build_card(name: str, settings: Settings) -> tuple[Nic, ...]:
+    """Return the card of a machine that builds with `build.network`; HostError as above."""
+    return _open_card(f"{name} asks for build.network", settings)
+
+
+def _open_card(what: str, settings: Settings) -> tuple[Nic, ...]:
     """Return a card that reaches all that this host reaches; HostError unless its owner agrees."""
     if settings.open_network != "on":
         raise HostError(
