@@ -390,3 +390,55 @@ def test_a_guest_is_told_its_address(network: Network, tmp_path: Path) -> None:
         guest(net, f"{NAME}g1", address=False) as one,
     ):
         assert asyncio.run(ask(net, one.name)) == f"10.0.2.15 24 10.0.2.2 10.0.2.3 {net.mtu}"
+
+
+AT_ONCE = """
+import sys
+from pathlib import Path
+from bugbox.network.firewall import Egress
+from bugbox.network.net import Network
+
+leases, pool, dns, *owners = sys.argv[1:]
+network = Network(Path(leases), pool=pool, dns=dns)
+for owner in owners:
+    network.connect(Path(owner), Egress(dns=True, full=True)).require_tap()
+sys.stdout.write("up\\n")
+sys.stdout.flush()
+sys.stdin.readline()
+for owner in owners:
+    network.give_back(Path(owner))
+"""
+
+
+def test_many_at_once(network: Network, tmp_path: Path) -> None:
+    """Processes that know nothing of each other make and take back networks side by side."""
+    argv = [sys.executable, "-c", AT_ONCE, str(tmp_path / "leases"), POOL, RESOLVER]
+    owners = [[str(owner(tmp_path, f"{n}-{m}")) for m in range(4)] for n in range(4)]
+    makers = [
+        subprocess.Popen([*argv, *some], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for some in owners
+    ]
+    for maker in makers:
+        assert maker.stdout is not None and maker.stdout.readline() == "up\n"
+    rules = subprocess.check_output(["nft", "list", "set", "inet", "bugbox", "machines"], text=True)
+    made = [network.find(Path(each)) for some in owners for each in some]
+    assert all(net is not None and f'"{net.host_end}"' in rules for net in made)
+    assert len({net.link for net in made if net is not None}) == 16
+    for maker in makers:
+        maker.communicate("\n", timeout=120)
+        assert maker.returncode == 0
+
+
+def test_a_host_that_passes_nothing_on(network: Network, tmp_path: Path) -> None:
+    """Said before anything is taken; without egress nobody minds."""
+    namespace.create(f"{NAME}shut")
+    switch = Path("/proc/sys/net/ipv4/ip_forward")
+    try:
+        namespace.inside(f"{NAME}shut", lambda: switch.write_text("0"))
+        with pytest.raises(HostError, match="passes no packets on") as refused:
+            namespace.inside(f"{NAME}shut", lambda: network.connect(owner(tmp_path), FULL))
+        assert refused.value.hint == "as root: sysctl -w net.ipv4.ip_forward=1"
+        namespace.inside(f"{NAME}shut", lambda: network.connect(owner(tmp_path), Egress()))
+        namespace.inside(f"{NAME}shut", lambda: network.give_back(owner(tmp_path)))
+    finally:
+        namespace.remove(f"{NAME}shut")

@@ -10,6 +10,7 @@ import pytest
 
 from bugbox.errors import HostError, UserError
 from bugbox.network import resolver, subnet
+from bugbox.network.around import Place, is_ours, parse_routes
 from bugbox.network.firewall import Egress, Wired, host_rules, machine_rules
 from bugbox.network.goals import egress_of
 
@@ -197,7 +198,7 @@ def test_the_first_server_that_is_not_ourselves(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("nameserver 127.0.0.53\nnameserver fe80::1\noptions edns0\n")
     (tmp_path / "b").write_text("nameserver 192.0.2.2\n; no\nnameserver\nnameserver 10.1.1.1\n")
     files = [tmp_path / "gone", tmp_path / "a", tmp_path / "b"]
-    ours = {IPv4Address("192.0.2.2")}
+    ours = {IPv4Address("192.0.2.2")}.__contains__
     assert resolver.choose("auto", ours, files) == IPv4Address("10.1.1.1")
     assert resolver.choose("9.9.9.9", ours, files) == IPv4Address("9.9.9.9")
     with pytest.raises(HostError, match=r"this host asks 127\.0\.0\.53; none is") as lost:
@@ -226,3 +227,27 @@ def test_goals_are_addresses() -> None:
         egress_of(("169.254.169.254:80",))
     with pytest.raises(UserError, match="not known"):
         egress_of("some")
+
+
+ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t010200C0\t0003\t0\t0\t100\t00000000\t0\t0\t0
+wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0
+eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+bb0123456789\t0000D50A\t00000000\t0001\t0\t0\t0\tFCFFFFFF\t0\t0\t0
+wlan0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+wlan0\t0000000A\t0101A8C0\t0003\t0\t0\t0\t000000FF\t0\t0\t0
+"""
+
+
+def test_where_the_host_is() -> None:
+    """Networks behind a gateway are not around it, nor are machines' own links."""
+    place = parse_routes(ROUTES)
+    assert place.uplink == "eth0"
+    assert place.networks == (IPv4Network("192.0.2.0/24"), IPv4Network("192.168.1.0/24"))
+    assert parse_routes("Iface\n") == Place((), "")
+
+
+def test_an_address_of_this_host() -> None:
+    assert is_ours(IPv4Address("127.0.0.1"))
+    assert not is_ours(IPv4Address("198.51.100.7"))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from bugbox.errors import CommandFailed, HostError, UserError
 from bugbox.host import proc
 from bugbox.host.lease import Book, Lease, Leases, tag
 from bugbox.network import namespace, subnet, tap
+from bugbox.network.around import HOST_END, Place, is_ours, routes
 from bugbox.network.firewall import TAP, UPLINK, Egress, Wired, host_rules, machine_rules
 from bugbox.network.netlink import opened
 from bugbox.network.resolver import choose
@@ -35,7 +35,7 @@ __all__ = ["POOL", "Net", "Network"]
 POOL = "10.213.0.0/16"
 _NFT_TIMEOUT = 30.0
 _KIND = "network links"
-_HOST_END = re.compile(r"bb[0-9a-f]{10}")
+_MTU = 1500
 _NAMESPACE = "bugbox-"
 #: Of the namespace, and 1 to be on: it passes packets on, and speaks no IPv6.
 _SWITCHES = (
@@ -106,21 +106,18 @@ class Network:
         pool is full, HostError for what this host does not do.
         """
         proc.find("nft")
-        with opened() as routes:
-            mtu = routes.uplink_mtu()
-            ours = routes.addresses()
-            around = routes.networks_around(but="bb")
-        self._check(egress, around)
-        resolver = choose(self._dns, ours) if egress.any else None
+        place = routes()
+        self._check(egress, place)
+        resolver = choose(self._dns, is_ours) if egress.any else None
         facts = {
             **egress.as_facts(),
             "pool": str(self._pool),
-            "mtu": mtu,
+            "mtu": _mtu(place),
             "resolver": str(resolver or ""),
             "published": sorted(set(published)),
         }
         self.give_back(owner)
-        net = _net(self._take(owner, facts, around))
+        net = _net(self._take(owner, facts))
         try:
             _make(net, uid, self._mark)
         except BaseException:
@@ -191,14 +188,12 @@ class Network:
     def _marked(self) -> list[str]:
         if not namespace.names(_NAMESPACE):
             return []
-        with opened() as routes:
-            marked = [each.name for each in routes.interfaces() if each.alias == self._mark]
-        return [
-            _NAMESPACE + name.removeprefix("bb") for name in marked if _HOST_END.fullmatch(name)
-        ]
+        with opened() as kernel:
+            marked = [each.name for each in kernel.interfaces() if each.alias == self._mark]
+        return [_NAMESPACE + name.removeprefix("bb") for name in marked if HOST_END.fullmatch(name)]
 
-    def _check(self, egress: Egress, around: list[IPv4Network]) -> None:
-        other = subnet.clash(self._pool, around)
+    def _check(self, egress: Egress, place: Place) -> None:
+        other = subnet.clash(self._pool, place.networks)
         if other is not None:
             raise HostError(
                 f"this host is on {other}, and network_pool is {self._pool}",
@@ -210,7 +205,7 @@ class Network:
                 hint="as root: sysctl -w net.ipv4.ip_forward=1",
             )
 
-    def _take(self, owner: Path, facts: dict[str, Any], around: list[IPv4Network]) -> Lease:
+    def _take(self, owner: Path, facts: dict[str, Any]) -> Lease:
         with self._leases.locked() as book:
             lease = book.take(owner, self._leases.size, facts)
             if lease is None:
@@ -226,7 +221,7 @@ class Network:
             # On disk first; then the rules; then what they are for.
             self._leases.write(book)
             try:
-                self._apply(book, around)
+                self._apply(book)
             except BaseException:
                 book.end(owner)
                 raise
@@ -246,13 +241,10 @@ class Network:
         book.end(owner)
         self._apply(book)
 
-    def _apply(self, book: Book, around: list[IPv4Network] | None = None) -> None:
+    def _apply(self, book: Book) -> None:
         """Make the host's rules what the leases say."""
         machines = [_wired(lease) for lease in book.all()]
-        if machines and around is None:
-            with opened() as routes:
-                around = routes.networks_around(but="bb")
-        _nft(host_rules(machines, around=around or ()))
+        _nft(host_rules(machines, around=routes().networks))
 
 
 def _link(lease: Lease) -> subnet.Link:
@@ -279,18 +271,25 @@ def _wired(lease: Lease) -> Wired:
     )
 
 
+def _mtu(place: Place) -> int:
+    """Return the largest packet that takes the host's way out."""
+    with opened() as kernel:
+        uplink = kernel.find(place.uplink) if place.uplink else None
+    return min(_MTU, uplink.mtu) if uplink else _MTU
+
+
 def _make(net: Net, uid: int | None, mark: str) -> None:
     """Make the namespace and all in it, then give the host its end of the link."""
     namespace.create(net.name)
     # A machine's end says whose it is before the host sees it, and goes with the namespace.
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         namespace.inside(net.name, lambda: _furnish(net, uid, home, mark))
     finally:
         os.close(home)
-    with opened() as routes:
-        routes.add_address(net.host_end, net.link.host, net.link.prefix)
-        routes.bring_up(net.host_end)
+    with opened() as kernel:
+        kernel.add_address(net.host_end, net.link.host, net.link.prefix)
+        kernel.bring_up(net.host_end)
     net.require_tap()
 
 
@@ -301,27 +300,27 @@ def _furnish(net: Net, uid: int | None, home: int, mark: str) -> None:
             Path("/proc/sys/net", switch).write_text("1")
     _nft(machine_rules(net.link, net.egress, net.published))
     tap.make(net.tap, uid)
-    with opened() as routes:
-        routes.bring_up("lo")
-        routes.bring_up(net.tap, mtu=net.mtu, mac=subnet.TAP_MAC)
-        routes.add_address(net.tap, net.gateway, net.prefix)
-        routes.add_address(net.tap, net.dns, 32)
-        routes.add_veth(UPLINK, net.host_end, mtu=net.mtu)
-        routes.set_alias(net.host_end, mark)
-        routes.add_address(UPLINK, net.link.machine, net.link.prefix)
-        routes.bring_up(UPLINK)
-        routes.move(net.host_end, home)
-        routes.add_default_route(net.link.host)
+    with opened() as kernel:
+        kernel.bring_up("lo")
+        kernel.bring_up(net.tap, mtu=net.mtu, mac=subnet.TAP_MAC)
+        kernel.add_address(net.tap, net.gateway, net.prefix)
+        kernel.add_address(net.tap, net.dns, 32)
+        kernel.add_veth(UPLINK, net.host_end, mtu=net.mtu)
+        kernel.set_alias(net.host_end, mark)
+        kernel.add_address(UPLINK, net.link.machine, net.link.prefix)
+        kernel.bring_up(UPLINK)
+        kernel.move(net.host_end, home)
+        kernel.add_default_route(net.link.host)
 
 
 def _unmake(name: str, mark: str) -> None:
     """Remove the link, then the namespace, which the kernel ends in its own time."""
     end = f"bb{name.removeprefix(_NAMESPACE)}"
-    with opened() as routes:
-        found = routes.find(end) if _HOST_END.fullmatch(end) else None
+    with opened() as kernel:
+        found = kernel.find(end) if HOST_END.fullmatch(end) else None
         # Its name is made of ten digits of a hash; the mark makes sure.
         if found is not None and found.alias == mark:
-            routes.delete(end)
+            kernel.delete(end)
     namespace.remove(name)
 
 

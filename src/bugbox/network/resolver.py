@@ -8,7 +8,7 @@ on this host itself is not used: the guest would reach a service of the host's.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
@@ -21,11 +21,11 @@ _FILES = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 
 def choose(
-    setting: str, ours: Collection[IPv4Address], files: Collection[Path] = _FILES
+    setting: str, is_ours: Callable[[IPv4Address], bool], files: Collection[Path] = _FILES
 ) -> IPv4Address:
     """Return the server of the setting `network_dns`; `auto`: the first that this host asks.
 
-    `ours` are this host's own addresses.
+    `is_ours` tells whether an address is this host's own.
     """
     if setting != "auto":
         try:
@@ -41,7 +41,7 @@ def choose(
         except OSError:
             continue
     for server in found:
-        if not server.is_loopback and server not in ours:
+        if not server.is_loopback and not is_ours(server):
             return server
     said = ", ".join(map(str, found)) or "none"
     raise HostError(
