@@ -117,3 +117,24 @@ def test_gone_means_that_every_thread_has_let_go(tmp_path: Path) -> None:
     assert process.wait_gone(20)
     assert (tmp_path / "done").exists()
     assert not Path(f"/proc/{process.pid}").exists(), "reaped"
+
+
+def test_what_a_child_uses_counts(tmp_path: Path) -> None:
+    """A VMM may be the child of the process that looks after it."""
+    busy = "import sys\nkept = bytearray(b'x' * (32 << 20))\nwhile True: pass"
+    process = spawn(
+        ["sh", "-c", 'trap "" TERM; "$@" & wait', "sh", sys.executable, "-c", busy],
+        log_file=tmp_path / "log",
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    try:
+        deadline = time.monotonic() + 60
+        while process.cpu_ticks() < 20 or process.private_mib() < 32:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        for pid in children.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        process.kill()
+        process.wait_gone(10)
+    assert (process.cpu_ticks(), process.private_mib()) == (0, 0)

@@ -20,6 +20,7 @@ from bugbox.keeper import client
 from bugbox.keeper.stream import KeeperGone
 from bugbox.machine.firecracker.probe import check_kvm, jailer_path, program_version
 from bugbox.machine.firecracker.program import check_static
+from bugbox.machine.qemu.cmdline import Platform
 from bugbox.machine.qemu.probe import kvm_platform, qemu_version
 from bugbox.paths import Home
 from bugbox.storage.disks.choose import STRATEGIES
@@ -85,19 +86,25 @@ def _kvm(home: Home, settings: Settings) -> list[Finding]:
     if kernel is None:
         text = "/dev/kvm is there; a probe boot will tell, once there is a kernel"
         return [Finding("kvm", "note", text, "bugbox image build")]
-    home.prepare()
-    platform, _ = kvm_platform(
-        home.cache / "kvm.json",
-        settings.qemu,
-        kernel.vmlinux,
-        timeout=10.0 * settings.timeout_factor,
-    )
+    platform = _kvm_platform(home, settings, kernel.vmlinux)
     if platform is None:
         return [Finding("kvm", "note", f"a machine does not boot with /dev/kvm; {slower}")]
     return [Finding("kvm", "ok", f"a machine boots with -cpu {platform.cpu}")]
 
 
-def _firecracker(_home: Home, settings: Settings) -> list[Finding]:
+def _kvm_platform(home: Home, settings: Settings, vmlinux: Path) -> Platform | None:
+    home.prepare()
+    timeout = 10.0 * settings.timeout_factor
+    return kvm_platform(home.cache / "kvm.json", settings.qemu, vmlinux, timeout=timeout)[0]
+
+
+def _kvm_boots(home: Home, settings: Settings) -> bool:
+    """Whether a probe has booted under KVM: its device being there proves nothing."""
+    kernel = store.find_kernel(home)
+    return kernel is not None and _kvm_platform(home, settings, kernel.vmlinux) is not None
+
+
+def _firecracker(home: Home, settings: Settings) -> list[Finding]:
     """Not missing where nobody asked for it: QEMU does all that it does."""
     status: Literal["note", "missing"] = "missing" if settings.driver == "firecracker" else "note"
     try:
@@ -109,6 +116,9 @@ def _firecracker(_home: Home, settings: Settings) -> list[Finding]:
         check_kvm()
     except HostError as error:
         return [Finding("firecracker", status, f"{text}, but {error.message}", error.hint or "")]
+    if not _kvm_boots(home, settings):
+        lie = f"{text}, but no machine was seen to boot with /dev/kvm"
+        return [Finding("firecracker", status, lie, "--driver qemu works without")]
     if settings.firecracker_jail == "off":
         loud = f"{text}; it runs WITHOUT its jailer, as the settings say"
         return [Finding("firecracker", "note", loud, "unset firecracker_jail")]

@@ -84,22 +84,22 @@ class Process:
         return start_time(self.pid) == self.started
 
     def cpu_ticks(self) -> int:
-        """Return the CPU time it has used, in clock ticks; 0 when it is gone."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            return 0
-        after = stat[stat.rindex(")") + 2 :].split()
-        return int(after[11]) + int(after[12])
+        """Return the CPU time it and its living children have used, in clock ticks; 0: it is gone.
+
+        A VMM may be the child of the process that looks after it.
+        """
+        return sum(_cpu_ticks(pid) for pid in self._family())
 
     def private_mib(self) -> int:
-        """Return the MiB of memory that nobody else shares; 0 when it cannot be told."""
+        """Return the MiB that it and its children share with nobody; 0 when it cannot be told."""
+        return sum(_private_kib(pid) for pid in self._family()) >> 10
+
+    def _family(self) -> list[int]:
         try:
-            text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        except OSError:
-            return 0
-        sizes = [line.split()[1] for line in text.splitlines() if line.startswith("Private_")]
-        return sum(map(int, sizes)) >> 10
+            text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        except OSError:  # it is gone, or the kernel does not tell
+            text = ""
+        return [self.pid, *map(int, text.split())]
 
     def kill(self, signo: int = signal.SIGKILL) -> None:
         """Send a signal, if it is still this process. A pidfd keeps the check and the kill one."""
@@ -136,6 +136,24 @@ class Process:
         finally:
             os.close(pidfd)
         return True
+
+
+def _cpu_ticks(pid: int) -> int:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    after = stat[stat.rindex(")") + 2 :].split()
+    return int(after[11]) + int(after[12])
+
+
+def _private_kib(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    lines = text.splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 def start_time(pid: int) -> int | None:
