@@ -183,7 +183,7 @@ def test_what_others_made_stays_byte_for_byte(network: Network, tmp_path: Path) 
                 ip saddr 192.0.2.77 counter drop comment "not yours"
             }
         }
-        table inet filter {
+        table inet bbstranger {
             set s {
                 type ipv4_addr
                 elements = { 192.0.2.8 }
@@ -194,7 +194,7 @@ def test_what_others_made_stays_byte_for_byte(network: Network, tmp_path: Path) 
     ip("link", "add", "bb0123456789", "type", "veth", "peer", "name", "strange0")
 
     def listed() -> bytes:
-        tables = [["list", "table", "ip", "bugbox"], ["list", "table", "inet", "filter"]]
+        tables = [["list", "table", "ip", "bugbox"], ["list", "table", "inet", "bbstranger"]]
         return b"".join(subprocess.check_output(["nft", *table]) for table in tables)
 
     try:
@@ -208,7 +208,7 @@ def test_what_others_made_stays_byte_for_byte(network: Network, tmp_path: Path) 
     finally:
         ip("link", "del", "bb0123456789")
         subprocess.run(["nft", "delete table ip bugbox"], check=True)
-        subprocess.run(["nft", "delete table inet filter"], check=True)
+        subprocess.run(["nft", "delete table inet bbstranger"], check=True)
 
 
 def test_giving_back_twice_is_fine(network: Network, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import select
 import shutil
 import socket
@@ -67,8 +68,9 @@ def snapshot() -> str:
     texts = []
     for word in words:
         done = subprocess.run(word.split(), capture_output=True, text=True, timeout=60, check=True)
-        # An address of IPv6 is tentative for a second, and nobody's doing.
-        texts.append(f"# {word}\n{done.stdout.replace(' tentative', '')}")
+        # What moves by itself: an address is tentative for a second, or leased for so many.
+        steady = re.sub(r" tentative|(valid|preferred)_lft \S+", "", done.stdout)
+        texts.append(f"# {word}\n{steady}")
     # Lifetimes and queue states of strangers move by themselves.
     return "\n".join(texts)
 
