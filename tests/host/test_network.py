@@ -15,12 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from bugbox.config import Settings
 from bugbox.errors import HostError, MissingTool, OutOfResources
 from bugbox.host.lease import tag
 from bugbox.network import namespace
 from bugbox.network.firewall import Egress
 from bugbox.network.net import Net, Network
-from bugbox.session.wires import tell_address
+from bugbox.paths import Home
+from bugbox.session.reaper import collect, give_back
+from bugbox.session.record import claim, load
+from bugbox.session.wires import connect, tell_address
 from tests.host.wires_world import (
     ADDRESSES,
     PORT,
@@ -390,6 +394,42 @@ def test_a_guest_is_told_its_address(network: Network, tmp_path: Path) -> None:
         guest(net, f"{NAME}g1", address=False) as one,
     ):
         assert asyncio.run(ask(net, one.name)) == f"10.0.2.15 24 10.0.2.2 10.0.2.3 {net.mtu}"
+
+
+@pytest.mark.parametrize("way", ["give_back", "gc"])
+def test_a_session_gives_its_network_back(tmp_path: Path, way: str) -> None:
+    """From its record, which says so before it is taken; by its owner, or by gc after a death."""
+    before = snapshot()
+    ledger = claim(Home(tmp_path), "wired")
+    net = connect(ledger, Settings(network_dns=RESOLVER), "full", published=[80])
+    assert load(Home(tmp_path), ledger.record.id).holds == ("network",)
+    net.require_tap()
+    if way == "give_back":
+        give_back(ledger)
+    else:
+        ledger.close()
+        assert collect(Home(tmp_path)) == [ledger.record.id]
+    assert snapshot() == before
+    shutil.rmtree(Home(tmp_path).runtime)
+
+
+def test_gc_takes_back_what_a_lost_folder_had(tmp_path: Path) -> None:
+    before = snapshot()
+    home = Home(tmp_path)
+    ledger = claim(home, "wired")
+    connect(ledger, Settings(network_dns=RESOLVER), "none")
+    ledger.close()
+    shutil.rmtree(ledger.paths.root)
+    env = {**os.environ, "BUGBOX_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "bugbox", "gc"], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # Leases are the host's: the gc of another state directory may have been the quicker one.
+    words = f"removed network of {ledger.record.id}\n", "nothing was left behind\n"
+    assert done.stdout + done.stderr in words
+    assert snapshot() == before
+    shutil.rmtree(home.runtime)
 
 
 AT_ONCE = """
