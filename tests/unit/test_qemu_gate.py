@@ -101,6 +101,16 @@ def test_private_addresses_are_left_out(capfd: pytest.CaptureFixture[str]) -> No
     assert resolved(order("192.168.1.1:80")) == {"192.168.1.1": [("192.168.1.1", 80)]}
 
 
+def test_a_public_address_of_this_host_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gate._is_ours("127.0.0.1") and not gate._is_ours("1.1.1.1")
+    monkeypatch.setattr(gate, "_is_ours", lambda address: address == "1.1.1.1")
+    assert resolved(order("1.1.1.1:22", "1.0.0.1:22", private=False)) == {
+        "1.1.1.1": [],
+        "1.0.0.1": [("1.0.0.1", 22)],
+    }
+    assert resolved(order("1.1.1.1:22"))["1.1.1.1"] == [("1.1.1.1", 22)]
+
+
 @pytest.fixture
 def page() -> Iterator[tuple[int, list[bytes]]]:
     """Something that answers on this host; its port, and what it was told."""

@@ -93,11 +93,22 @@ def resolved(order: Order) -> dict[str, list[tuple[str, int]]]:
             _say(f"{host}: {error}")
             continue
         for address in dict.fromkeys(str(each[4][0]) for each in raw[:_MOST_ADDRESSES]):
-            if order.private or ipaddress.ip_address(address).is_global:
+            public = ipaddress.ip_address(address).is_global and not _is_ours(address)
+            if order.private or public:
                 found.append((address, int(port)))
             else:
                 _say(f"{goal} is {address}, of this host or a private network: left out")
     return table
+
+
+def _is_ours(address: str) -> bool:
+    """Whether an address is one of this host's, public or not."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _name_servers() -> list[str]:
