@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,7 +16,9 @@ import pytest
 from session_world import MANIFEST, World, run, until, world
 
 from bugbox.errors import MachineLost, StateError
+from bugbox.machine.fake import FakeMachine
 from bugbox.machine.lifeline.shell import Lifeline
+from bugbox.machine.state import State
 from bugbox.session.idle import Idleness
 from bugbox.session.manager import Manager
 from bugbox.session.session import Session
@@ -283,6 +286,38 @@ def test_the_clock_goes_on_from_now_as_wrong_as_it_was_meant_to_be(
             assert (session.state, session.resting) == ("paused", "it was paused")
             await shell(manager, session)
             assert told == [HOUR_NS, HOUR_NS]
+            await manager.answer("stop", {"all": True})
+
+    run(work)
+
+
+def test_a_clock_that_stood_still_with_a_full_disk_gets_the_time_it_lost(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    told: list[int] = []
+
+    async def clock(lifeline: Lifeline, nanoseconds: int | None = None) -> int:
+        if nanoseconds is not None:
+            told.append(nanoseconds - time.time_ns())
+        return time.time_ns() + HOUR_NS - 300 * 10**9
+
+    async def work() -> None:
+        async with keeping(made) as manager:
+            session = await started(made, manager)
+            assert isinstance(session.machine, FakeMachine)
+            monkeypatch.setattr("bugbox.session.session._now_ns", lambda: now)
+            session.machine._enter(State.STALLED)
+            monkeypatch.setattr("bugbox.session.session._now_ns", lambda: now + 300 * 10**9)
+            monkeypatch.setattr(Lifeline, "clock", clock)
+            await session.resume()
+            assert session.state == "ready"
+            # An hour ahead on purpose, five minutes behind that since: an hour ahead again.
+            assert told == [pytest.approx(HOUR_NS, abs=10**9)]
+            # Only once.
+            await session.resume()
+            await shell(manager, session)
+            assert len(told) == 1
             await manager.answer("stop", {"all": True})
 
     run(work)

@@ -3,14 +3,21 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 
+from bugbox.config import load
 from bugbox.host.proc import Process, start_time
 from bugbox.keeper import protocol
 from bugbox.keeper.client import Terminal, request
+from bugbox.machine.lifeline.shell import Lifeline
+from bugbox.machine.qemu.machine import QemuMachine
+from bugbox.session import hostsleep
+from bugbox.session.manager import Manager
 from tests.conftest import FACTOR, Bugbox
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -100,6 +107,16 @@ def test_left_alone_it_stands_still_and_a_key_lets_it_run_on(
     while time.monotonic() < begun + 2 * IDLE:
         assert state(bugbox) == "ready"
         time.sleep(0.5)
+    # The VMM itself stands still for a while, as all of a host that sleeps does.
+    bugbox("shell", id, "--", "true")
+    machine = vmm(bugbox)
+    machine.kill(signal.SIGSTOP)
+    try:
+        time.sleep(5.0)
+    finally:
+        machine.kill(signal.SIGCONT)
+    assert clock_error(bugbox, id) < 2
+    assert machine.alive
     # The keeper dies while it stands still; the next one lets it run on, with the right time.
     wait_paused(bugbox)
     os.kill(request(bugbox.home, "ping")["pid"], 9)
@@ -107,6 +124,37 @@ def test_left_alone_it_stands_still_and_a_key_lets_it_run_on(
     assert state(bugbox) == "paused"
     assert clock_error(bugbox, id) < 2
     assert bugbox.root(id, "cat ~learner/copied") == Path(__file__).read_text()
+
+
+def test_a_clock_that_the_host_let_stand_still_is_right_soon_after(
+    bugbox: Bugbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real machine's CPUs and clock are stopped behind the session's back; only that it was the
+    host who slept is made up."""
+    slept = 0
+    monkeypatch.setattr(hostsleep, "_asleep_ns", lambda: slept)
+
+    async def main() -> None:
+        nonlocal slept
+        async with Manager(bugbox.home, load(bugbox.home), lasting=True) as manager:
+            id = (await manager.answer("start", {"image": "debian-12"}))["id"]
+            session = (await manager.find(id)).session
+            machine = session.machine
+            assert isinstance(machine, QemuMachine)
+            await machine._ask("stop")
+            await anyio.sleep(5.0)
+            await machine._ask("cont")
+            assert await behind(machine.lifeline) > 4.5
+            slept += 5 * 10**9
+            with anyio.fail_after(30 * FACTOR):
+                while await behind(machine.lifeline) > 2:  # noqa: ASYNC110 (a guest tells nobody)
+                    await anyio.sleep(0.2)
+            await manager.answer("stop", {"all": True})
+
+    async def behind(lifeline: Lifeline) -> float:
+        return time.time() - await lifeline.clock() / 1e9
+
+    anyio.run(main)
 
 
 def test_saved_it_outlives_its_keeper_and_goes_on_where_it_was(bugbox: Bugbox) -> None:

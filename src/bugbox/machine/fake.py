@@ -183,7 +183,7 @@ class FakeMachine:
 
     async def resume(self) -> None:
         """Let it answer again."""
-        if self._state is not State.PAUSED:
+        if self._state not in (State.PAUSED, State.STALLED):
             raise StateError(f"a machine that is {self._state} cannot be resumed")
         await self._tell("resume")
         self._lifeline.paused = False

@@ -69,7 +69,7 @@ async def checkpoint(session: Session, label: str | None) -> dict[str, Any]:
         state = await in_thread(_new_file, coming / "state")
         try:
             with watch.stage("copy"), step("Keep the machine"):
-                frozen = await freeze(session, state)
+                frozen = await freeze(session, state, offset)
             made = time.time()
             # From here on the machine runs; none of these files changes any more.
             with watch.stage("keep"):

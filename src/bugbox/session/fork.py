@@ -97,7 +97,7 @@ async def fork(
         with _closing(state):
             async with session.change():
                 with watch.stage("copy"), step("Copy the machine"):
-                    frozen = await freeze(session, state)
+                    frozen = await freeze(session, state, identity.clock_offset_ns)
                 with watch.stage("disk"):
                     # While nobody merges images: from now on they have two names.
                     spec = await in_thread(_take_disk, ledger, session, frozen)

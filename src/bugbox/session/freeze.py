@@ -51,10 +51,11 @@ def require_forkable(session: Session) -> None:
         )
 
 
-async def freeze(session: Session, state: int) -> Frozen:
+async def freeze(session: Session, state: int, clock_offset_ns: int) -> Frozen:
     """Copy the machine into the file `state` and leave its images as they are.
 
-    The caller holds `session.change()`. On failure the machine runs on as before.
+    Its clock stands still with it, and then is as far from the host's as before: many copies would
+    add up. The caller holds `session.change()`. On failure the machine runs on as before.
     """
     require_forkable(session)
     machine = session.machine
@@ -77,6 +78,7 @@ async def freeze(session: Session, state: int) -> Frozen:
                 await in_thread(chain.sweep, before, pinned(session.ledger.paths))
         raise
     log.info("%s was copied; it stood still for %.0f ms", session.id, wanted.pause_ms)
+    await session.put_clock(machine, clock_offset_ns)
     return Frozen(spec=before, pause_ms=wanted.pause_ms)
 
 

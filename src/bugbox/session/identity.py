@@ -107,10 +107,10 @@ async def set_clock(lifeline: Lifeline, offset_ns: int) -> None:
         best = min(best or took, took)
 
 
-async def clock_offset(lifeline: Lifeline) -> int:
-    """Return the guest's clock minus the host's, ns: the best of a few looks.
+async def clock_offset(lifeline: Lifeline, lost_ns: int = 0) -> int:
+    """Return the guest's clock minus the host's, ns, as it was before it stood still for `lost_ns`.
 
-    0 when they differ by so little that no puzzle can have meant it.
+    The best of a few looks; 0 when they differ by so little that no puzzle can have meant it.
     """
     looks = []
     for _ in range(_CLOCK_TRIES):
@@ -118,7 +118,7 @@ async def clock_offset(lifeline: Lifeline) -> int:
         guest = await lifeline.clock()
         took = time.time_ns() - asked
         looks.append((took, guest - asked - took // 2))
-    offset = min(looks)[1]
+    offset = min(looks)[1] + lost_ns
     return offset if abs(offset) > _MEANT_NS else 0
 
 

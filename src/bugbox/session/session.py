@@ -74,6 +74,8 @@ class Session:
         self.resting = ""
         #: Since when it rests (time.monotonic).
         self.rested = 0.0
+        #: Since when it and its clock stand still because it cannot write (`_now_ns`), or 0.
+        self._stalled = 0
         #: When somebody last typed on its console (time.monotonic).
         self.typed = 0.0
         #: When somebody last did something in it, or saw something come of it (time.monotonic).
@@ -412,20 +414,35 @@ class Session:
         with anyio.CancelScope(shield=True):
             if paused:
                 await self._right_clock(machine)
+            elif self._stalled:
+                await self._make_up(machine)
             # Not before: who comes in meanwhile waits for the clock as well.
             self.resting = ""
             await self._write_state()
 
     async def _right_clock(self, machine: Machine) -> None:
-        offset = self.record.clock_offset_ns
-        if offset is None:
-            return
+        if self.record.clock_offset_ns is not None:
+            await self.put_clock(machine, self.record.clock_offset_ns)
+
+    async def put_clock(self, machine: Machine, offset_ns: int) -> None:
+        """Set the clock of a machine that runs again to the host's and so much more; or say why."""
         limit = _CLOCK_TIMEOUT * self.host.settings.timeout_factor
         try:
             with anyio.fail_after(limit):
                 await machine.wait_lifeline()
-                await set_clock(machine.lifeline, offset)
-        except (GuestError, TimeoutError) as error:
+                await set_clock(machine.lifeline, offset_ns)
+        except (BugboxError, TimeoutError) as error:
+            log.warning("%s: its clock was not put right: %s", self.id, error)
+
+    async def _make_up(self, machine: Machine) -> None:
+        """Give a clock the time that it lost while the machine could not write."""
+        lost, self._stalled = _now_ns() - self._stalled, 0
+        if machine.state is not State.READY or not machine.lifeline.connected:
+            return  # its boot sets it
+        try:
+            with anyio.fail_after(_CLOCK_TIMEOUT * self.host.settings.timeout_factor):
+                await set_clock(machine.lifeline, await clock_offset(machine.lifeline, lost))
+        except (BugboxError, TimeoutError) as error:
             log.warning("%s: its clock was not put right: %s", self.id, error)
 
     async def _resume(self, watch: Stopwatch) -> None:
@@ -542,6 +559,7 @@ class Session:
 
     def _take(self, machine: Machine) -> None:
         self.machine = machine
+        self._stalled = 0
         self.trouble = self.standing = ""
         # One that its last keeper paused: whoever uses it lets it run on.
         paused = machine.state is State.PAUSED
@@ -553,7 +571,10 @@ class Session:
         machine.lifeline.on_ask = lambda verb, args: self.asked(verb, args)
 
     def _on_state(self, state: State) -> None:
+        if state is State.STALLED and not self._stalled:
+            self._stalled = _now_ns()
         if state is State.REBOOTING:
+            self._stalled = 0
             self.trouble = self.meanwhile = ""
             self.restored = frozenset()
             self._spawn(self._come_back)
@@ -621,6 +642,11 @@ async def _at_once() -> AsyncIterator[None]:
 
 async def _nobody(verb: str, args: list[str]) -> tuple[bytes, int]:
     return b"Nobody is there to answer.\n", 75
+
+
+def _now_ns() -> int:
+    """Return a time of the host that goes on while it sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def _iso(when: float) -> str:

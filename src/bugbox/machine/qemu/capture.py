@@ -63,7 +63,7 @@ async def copy(
             word = "pre-switchover"
             while (word := await progress(word)) != "completed":
                 _still(word)
-        await run_on(monitor, factor)
+        await _run_on_at_once(monitor, factor)
     except TimeoutError:
         raise GuestError(f"QEMU did not copy the machine within {_LIMIT * factor:g} s") from None
     except GuestError:
@@ -115,6 +115,14 @@ async def run_on(monitor: Monitor, factor: float) -> None:
         await anyio.sleep(0.001)
     if status == "postmigrate":
         await monitor.execute("cont")
+
+
+async def _run_on_at_once(monitor: Monitor, factor: float) -> None:
+    """Do as `run_on` does, without a question first: on a busy host each answer takes long."""
+    try:
+        await monitor.execute("cont")
+    except GuestError:  # not at the end of it yet
+        await run_on(monitor, factor)
 
 
 async def _begin(monitor: Monitor, state: int, progress: Progress) -> float:
