@@ -6,11 +6,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from session_world import MANIFEST, World, run, world
 
@@ -175,6 +177,25 @@ def test_a_clock_that_a_puzzle_set_wrong_stays_wrong_by_as_much(made: World) -> 
     assert run(offset, 0) == 0
     assert run(offset, 10**8) == 0  # the clock of a machine that was slow to be told
     assert abs(run(offset, -hour) + hour) < 10**9
+
+
+def test_an_answer_that_was_late_does_not_leave_the_clock_ahead() -> None:
+    class Slow:
+        """Takes half a second for the first, as a guest does that has other things to do."""
+
+        def __init__(self) -> None:
+            self.ahead: list[int] = []
+
+        async def clock(self, nanoseconds: int) -> int:
+            if not self.ahead:
+                await anyio.sleep(0.5)
+            self.ahead.append(nanoseconds - time.time_ns())
+            return 0
+
+    guest = Slow()
+    run(set_clock, guest, 0)
+    assert guest.ahead[0] < -400e6
+    assert abs(guest.ahead[-1]) < 50e6
 
 
 def spoil(stored: Stored, name: str, change: str) -> None:

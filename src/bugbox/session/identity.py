@@ -68,10 +68,10 @@ async def rejuvenate(lifeline: Lifeline, identity: Identity) -> None:
     keys = asyncio.ensure_future(in_thread(_make_keys, identity.host_keys))
     try:
         await asyncio.gather(
-            stir(lifeline),
-            lifeline.identity(identity.hostname, secrets.token_hex(16)),
-            set_clock(lifeline, identity.clock_offset_ns),
+            stir(lifeline), lifeline.identity(identity.hostname, secrets.token_hex(16))
         )
+        # After them: the agent does one thing at a time, and its answer must not wait for them.
+        await set_clock(lifeline, identity.clock_offset_ns)
         if identity.host_keys:
             await _put_keys(lifeline, await keys)
         if identity.network:
@@ -100,7 +100,8 @@ async def set_clock(lifeline: Lifeline, offset_ns: int) -> None:
     best = 0
     for _ in range(_CLOCK_TRIES):
         asked = time.time_ns()
-        await lifeline.clock(asked + offset_ns + best // 2)
+        # No more of an answer that was late, or one that comes in time now leaves it ahead.
+        await lifeline.clock(asked + offset_ns + min(best, _CLOCK_NS) // 2)
         took = time.time_ns() - asked
         if took <= _CLOCK_NS:
             return
