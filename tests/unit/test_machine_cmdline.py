@@ -57,7 +57,9 @@ def test_firecracker_has_a_vsock_and_reboots_by_its_keyboard_controller() -> Non
     qemu = kernel_args(spec(), tsc_khz=None, accel="kvm").split()
     other = kernel_args(spec(), tsc_khz=None, accel="kvm", vmm="firecracker").split()
     assert set(qemu) - set(other) == {"reboot=t"}
-    assert set(other) - set(qemu) == {"reboot=k", "bugbox.lifeline=vsock"}
+    assert set(other) - set(qemu) == {
+        *("reboot=k", "8250.nr_uarts=1", "bugbox.lifeline=vsock"),
+    }
 
 
 def test_an_extra_argument_replaces_ours_of_the_same_name() -> None:

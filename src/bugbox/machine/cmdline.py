@@ -106,8 +106,14 @@ def _translation(accel: Accel) -> list[str]:
 
 
 def _devices(vmm: Vmm) -> list[str]:
-    # The lifeline's way to the host: no virtio-serial port, and modules that QEMU does without.
-    return [] if vmm == "qemu" else ["bugbox.lifeline=vsock"]
+    if vmm == "qemu":
+        return []
+    return [
+        # It has one serial port; each register of one that is not there is an exit of the guest.
+        "8250.nr_uarts=1",
+        # The lifeline's way to the host: no virtio-serial port, and modules that QEMU does without.
+        "bugbox.lifeline=vsock",
+    ]
 
 
 def _rest() -> list[str]:
