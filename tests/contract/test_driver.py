@@ -95,6 +95,8 @@ def bed(
         driver, spec = real(request.getfixturevalue("built"), tmp_path, runtime)
     yield Bed(driver, spec)
     shutil.rmtree(runtime)
+    # pytest keeps the folders of some runs, and a raw disk is half a gigabyte.
+    (tmp_path / "disk.raw").unlink(missing_ok=True)
     end_commands(tmp_path)
     if isinstance(driver, firecracker.FirecrackerDriver) and driver.abilities.jailed:
         jails_of(driver.home, driver.settings).give_back(tmp_path)
