@@ -33,3 +33,4 @@ def set_up(home: Home) -> None:
     logging.captureWarnings(True)
     # Each request of the QMP library at INFO would be most of the log.
     logging.getLogger("qemu.qmp").setLevel(logging.ERROR)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
