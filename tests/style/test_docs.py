@@ -57,6 +57,14 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), f"{page_id(path)}: {target}"
 
 
+def test_no_two_decisions_have_one_number() -> None:
+    pages = sorted((ROOT / "docs/decisions").glob("0*.md"))
+    numbers = [page.name[:4] for page in pages]
+    assert len({*numbers}) == len(numbers)
+    for page in pages:
+        assert int(re.findall(r"\d+", page.read_text())[0]) == int(page.name[:4]), page.name
+
+
 @pytest.mark.parametrize("path", PAGES, ids=page_id)
 def test_make_targets_in_the_text_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):.*##", text_of("Makefile"), re.M))

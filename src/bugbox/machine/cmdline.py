@@ -117,7 +117,7 @@ def _devices(vmm: Vmm) -> list[str]:
 
 
 def _rest() -> list[str]:
-    # What wakes an idle machine for nothing (docs/decisions/0017).
+    # What wakes an idle machine for nothing (docs/decisions/0023).
     return [
         # A lockup of a guest is mostly a busy host, and nobody's to read.
         "nowatchdog",

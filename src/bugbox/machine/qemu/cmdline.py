@@ -100,7 +100,7 @@ def _machine(spec: MachineSpec, platform: Platform, append: str) -> list[str]:
     elif "tsc_early_khz=" in append:
         # The PIT is of use to a kernel that must find out the processor's rate. After a reset it
         # ticks, and Linux before 6.13 does not stop one that it never used: 36 times a second
-        # QEMU would wake for nothing (docs/decisions/0017).
+        # QEMU would wake for nothing (docs/decisions/0023).
         timers = "pit=off,pic=on"
     else:
         timers = "pit=on,pic=on"
