@@ -411,15 +411,17 @@ def test_the_last_words_of_a_kernel_and_nobody_elses_end_it(folder: Path):
 
 
 def test_one_that_ends_well_is_started_again_and_not_too_often(folder: Path):
+    began = time.monotonic()
     bare = Bare(folder, "echo begun")
+    seen = b""
     try:
         control = bare.connect("control")
-        read_until(control, b'"reset"')
-        read_until(control, b'"reset"')
+        while seen.count(b'"reset"') < 2:
+            seen += read_until(control, b"\n")
     finally:
         bare.end()
     # Once a second: the log of a guest that reboots in a loop stays readable.
-    assert bare.process.cpu_ticks() == 0
+    assert seen.count(b'"reset"') <= time.monotonic() - began
 
 
 def test_words_that_are_none_change_nothing(folder: Path):
