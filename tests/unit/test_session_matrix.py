@@ -13,8 +13,9 @@ import pytest
 from session_world import World, run, world
 
 from bugbox.errors import BuildFailed
+from bugbox.machine.fake import FakeDriver
 from bugbox.puzzle.matrix import Sheet, Stage
-from bugbox.session import matrix, record
+from bugbox.session import drivers, matrix, record
 from bugbox.session.matrix import Wishes, try_puzzles
 from bugbox.session.trial import Trial
 from bugbox.storage.disk import create_empty
@@ -36,6 +37,9 @@ def made(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
     async def again(*_: object) -> str:
         return "1" * 64
+
+    # The fake machines' driver is the only one here.
+    monkeypatch.setattr(matrix, "BUILDER", "fake")
 
     async def listed(self: Trial) -> dict[bytes, bytes]:
         root = self.session.ledger.paths.root / "fake"
@@ -134,6 +138,30 @@ def test_a_build_that_fails_or_differs(made: World, monkeypatch: pytest.MonkeyPa
     sheet = outcome_of(made)
     assert sheet.failures[0].output == "no such file"
     assert sheet.status(Stage.BOOT) == "skipped" and sheet.why_skipped(Stage.BOOT) != ""
+
+
+def test_layers_are_built_by_the_builder_whatever_runs_the_machines(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Builder(FakeDriver):
+        name = "builder"
+
+    built: list[str] = []
+
+    async def ensure(*args: Any, **__: object) -> Any:
+        built.append(args[6].name)
+        return SimpleNamespace(key="1", tar_sha256="1" * 64)
+
+    async def again(*args: Any) -> str:
+        built.append(args[6].name)
+        return "1" * 64
+
+    monkeypatch.setattr(matrix, "BUILDER", "builder")
+    monkeypatch.setitem(drivers.DRIVERS, "builder", lambda home, settings: Builder())
+    monkeypatch.setattr(matrix, "ensure_layer", ensure)
+    monkeypatch.setattr(matrix, "build_again", again)
+    assert outcome_of(made, chosen=frozenset({Stage.BUILD})).passed
+    assert built == ["builder", "builder"]
 
 
 def test_only_a_stage_does_no_more_than_it_needs(made: World) -> None:

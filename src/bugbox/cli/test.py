@@ -21,7 +21,7 @@ from bugbox.puzzle.definition import Puzzle, read
 from bugbox.puzzle.junit import junit as as_junit
 from bugbox.puzzle.matrix import Case, Sheet, Stage, chosen_stages
 from bugbox.session.build_machine import Parts
-from bugbox.session.drivers import choose
+from bugbox.session.drivers import BUILDER, choose
 from bugbox.session.matrix import Wishes, try_puzzles
 from bugbox.session.prepare import Prepared
 from bugbox.session.provision import Host
@@ -153,7 +153,7 @@ def _stand_by(resident: Resident, folder: Path, parts: Mapping[str, Prepared], h
         image=shared.image,
         kernel=shared.kernel,
         initrd=shared.initrd,
-        driver=host.driver,
+        driver=choose(host.home, host.settings, BUILDER),
     )
     resident.fill(made_with, puzzle.manifest.machine.disk)
 

@@ -33,6 +33,7 @@ from bugbox.puzzle.quantity import format_duration
 from bugbox.session import stages
 from bugbox.session.builder import BuiltLayer, build_again, ensure_layer
 from bugbox.session.cloning import Cloning
+from bugbox.session.drivers import BUILDER, choose
 from bugbox.session.layer_search import leaks
 from bugbox.session.notebook import Notebook
 from bugbox.session.plan import Plan, of_puzzle
@@ -114,6 +115,11 @@ def _only_error(errors: BaseExceptionGroup[BaseException]) -> BugboxError | None
     return found
 
 
+def _builder(host: Host) -> Driver:
+    own = host.driver
+    return own if own.name == BUILDER else choose(host.home, host.settings, BUILDER)
+
+
 class _Test:
     """The test of one puzzle."""
 
@@ -136,6 +142,8 @@ class _Test:
         self.known = known
         self.slots = slots
         self.cloning = cloning
+        #: What builds layers, whatever runs the machines.
+        self.builder = _builder(host)
         self.notes = Notebook(sheet, keep=wishes.keep)
         #: The stages asked for, and those they cannot do without.
         self.wanted = wishes.chosen.union(*map(needed, wishes.chosen))
@@ -221,7 +229,7 @@ class _Test:
     ) -> tuple[Home, Settings, Puzzle, BuiltImage, BuiltKernel, Path, Driver]:
         host, parts = self.host, self.parts
         image, kernel, initrd = parts.image, parts.kernel, parts.initrd
-        return host.home, host.settings, self.puzzle, image, kernel, initrd, host.driver
+        return host.home, host.settings, self.puzzle, image, kernel, initrd, self.builder
 
     async def _leak(self) -> None:
         begun = time.monotonic()
