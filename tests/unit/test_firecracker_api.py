@@ -2,6 +2,7 @@
 """The client against Firecracker's own description, and against what the real one answered."""
 
 import asyncio
+import contextlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,30 @@ async def test_a_silent_one_is_given_up(tmp_path: Path):
             await api.instance()
     hanging.set()
     server.close()
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 1099511627776", b"Transfer-Encoding: chunked"])
+async def test_an_answer_without_end_is_left_at_the_limit(tmp_path: Path, head: bytes):
+    sent = 0
+    block = bytes(65536)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 \r\n" + head + b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while sent < 1 << 30:
+                writer.write(block if b"Length" in head else b"10000\r\n" + block + b"\r\n")
+                await writer.drain()
+                sent += len(block)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, str(tmp_path / "api"))
+    async with Api(tmp_path / "api") as api:
+        with pytest.raises(GuestError, match="GET / is too long"):
+            await api.instance()
+    server.close()
+    assert sent < 16 << 20
 
 
 @pytest.mark.parametrize(

@@ -111,29 +111,42 @@ class Api:
             self.asked.append(name)
         limit = seconds * self._factor
         try:
-            async with asyncio.timeout(limit):
-                answer = await self._client.request(
+            async with (
+                asyncio.timeout(limit),
+                self._client.stream(
                     method, path, json=body if method != "GET" else None, timeout=limit
-                )
+                ) as answer,
+            ):
+                said = await _body(name, answer)
         except (TimeoutError, httpx2.TimeoutException):
             raise MachineLost(f"Firecracker did not answer {name} within {limit:g} s") from None
         except (httpx2.HTTPError, OSError) as error:
             raise MachineLost(f"Firecracker does not answer {name}: {error!r}") from error
-        return _read(name, answer)
+        return _read(name, answer.status_code, said)
 
 
-def _read(name: str, answer: httpx2.Response) -> Any:
-    if len(answer.content) > _ANSWER_BYTES:
-        raise GuestError(f"Firecracker's answer to {name} is too long")
-    if answer.status_code == httpx2.codes.NO_CONTENT:
+async def _body(name: str, answer: httpx2.Response) -> bytes:
+    """Take no more than an answer may have: whoever broke out of its guest may be speaking.
+
+    As it comes: what is packed could be many times longer.
+    """
+    said = bytearray()
+    async for part in answer.aiter_raw():
+        said += part
+        if len(said) > _ANSWER_BYTES:
+            raise GuestError(f"Firecracker's answer to {name} is too long")
+    return bytes(said)
+
+
+def _read(name: str, status: int, said: bytes) -> Any:
+    if status == httpx2.codes.NO_CONTENT:
         return None
     try:
-        value = json.loads(answer.content)
-    except ValueError:
+        value = json.loads(said)
+    except (ValueError, RecursionError):
         value = None
-    if answer.is_success and value is not None:
+    if httpx2.codes.is_success(status) and value is not None:
         return value
     fault = value.get("fault_message") if isinstance(value, dict) else None
-    raise ApiError(
-        name, answer.status_code, str(fault or answer.text[:200] or "it did not say why")
-    )
+    text = said[:200].decode(errors="replace")
+    raise ApiError(name, status, str(fault or text or "it did not say why"))
