@@ -16,11 +16,13 @@ import anyio
 import pytest
 from session_world import MANIFEST, World, eventually, keeper_argv, run, world
 
+from bugbox.errors import GuestError
 from bugbox.host.proc import Process, start_time
 from bugbox.keeper.client import request
 from bugbox.machine.lifeline.connection import Connection
 from bugbox.machine.lifeline.wire import Frame, Tag, Type, parse_fields
 from bugbox.session.manager import Manager
+from bugbox.session.pool import Pool
 from bugbox.session.reaper import collect
 
 
@@ -135,6 +137,44 @@ def test_one_that_died_is_not_handed_out(made: World) -> None:
             assert answer["clone"] is True
             assert answer["id"] != id
             assert not made.home.session(id).root.exists()
+
+    run(work)
+
+
+@pytest.mark.parametrize("fails", ["_refresh", "_answer"])
+def test_one_that_cannot_be_handed_over_is_let_be_first(
+    made: World, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Nobody types into a machine that is being given back."""
+    happened: list[str] = []
+    give_back = Pool._give_back
+
+    async def fail(self: Pool, *_: Any) -> None:
+        await anyio.wait_all_tasks_blocked()
+        raise GuestError("no")
+
+    async def go_on(self: Pool, *_: Any) -> None:
+        try:
+            happened.append("begun")
+            await anyio.sleep_forever()
+        finally:
+            happened.append("ended")
+
+    async def told(self: Pool, standby: Any) -> None:
+        happened.append("given back")
+        await give_back(self, standby)
+
+    async def work() -> None:
+        async with keeping(made) as it:
+            await it.start()
+            (id,) = await it.standbys(1)
+            with monkeypatch.context() as patched:
+                patched.setattr(Pool, "_give_back", told)
+                for name in ("_refresh", "_answer"):
+                    patched.setattr(Pool, name, fail if name == fails else go_on)
+                answer = await it.start()
+            assert answer["clone"] is True and answer["id"] != id
+            assert happened == ["begun", "ended", "given back"]
 
     run(work)
 

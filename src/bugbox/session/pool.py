@@ -13,12 +13,12 @@ start; they count as nobody's sessions, and go when the keeper does or `gc` asks
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 
@@ -42,6 +42,8 @@ from bugbox.session.template import Adopted
 __all__ = ["Pool"]
 
 log = logging.getLogger(__name__)
+
+_Step = Coroutine[Any, Any, None]
 
 #: Seconds without a start before the next standby is made.
 _QUIET_SECONDS = 1.0
@@ -190,7 +192,9 @@ class Pool:
                     await machine.resume()
                 # The entropy is on its way before what is typed; the time follows while the shell
                 # reads that.
-                await asyncio.gather(self._refresh(standby, watch), self._answer(standby, watch))
+                await _both(
+                    lambda: self._refresh(standby, watch), lambda: self._answer(standby, watch)
+                )
         except TimeoutError:
             raise GuestError("a standby did not wake up in time") from None
         with watch.stage("record"):
@@ -310,6 +314,16 @@ async def _always(plan: Plan) -> bool:
 
 def _same(one: Plan, other: Plan) -> bool:
     return (one.name, one.folder) == (other.name, other.folder)
+
+
+async def _both(one: Callable[[], _Step], other: Callable[[], _Step]) -> None:
+    """Do both at once; when one fails the other has ended too before that error is raised."""
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(one)
+            group.start_soon(other)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 async def _warm(machine: Machine, ledger: Ledger, use: _Use, of: Adopted) -> Terminal:
