@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bugbox.cli import dev
+from bugbox.cli import test as test_command
+from bugbox.errors import UserError
+from bugbox.puzzle.definition import Puzzle, load
 from bugbox.puzzle.matrix import Stage
 from bugbox.puzzle.scaffold import create
 
@@ -61,3 +65,36 @@ def test_it_tests_everything_once_and_then_what_is_saved(
     with pytest.raises(KeyboardInterrupt):
         dev.dev(str(folder), shell=True)  # noqa: S604
     assert asked == [ALL, (Stage.LINT, Stage.LEAK)]
+
+
+def test_another_base_saved_while_it_is_tested_is_for_the_next_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = create(tmp_path, "demo")
+    text, base = (folder / "puzzle.yaml").read_text(), load(folder).base
+    assert f"base: {base}" in text
+    filled: list[object] = []
+
+    class Resident:
+        def fill(self, *args: object) -> None:
+            filled.append(args)
+
+    async def try_puzzles(
+        sheets: object, shared: Callable[[Puzzle], object], *rest: object
+    ) -> None:
+        (folder / "puzzle.yaml").write_text(text.replace(f"base: {base}", "base: debian-12-tini"))
+        if early:
+            shared(load(folder))
+
+    monkeypatch.setenv("BUGBOX_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(test_command, "_shared", lambda folders: {base: object()})
+    monkeypatch.setattr(test_command, "try_puzzles", try_puzzles)
+    resident: Any = Resident()
+    early = False
+    assert test_command.tested([str(folder)], resident=resident) in (0, 1)
+    assert filled == []
+    # Also before the base's parts are asked for: an error that the watch goes on after.
+    early = True
+    (folder / "puzzle.yaml").write_text(text)
+    with pytest.raises(UserError, match="base is debian-12-tini now"):
+        test_command.tested([str(folder)], resident=resident)

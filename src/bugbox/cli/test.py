@@ -93,7 +93,7 @@ def tested(
     known = catalogue.names(where)
 
     async def work() -> None:
-        await try_puzzles(sheets, lambda puzzle: parts[puzzle.base], host, wishes, known)
+        await try_puzzles(sheets, lambda puzzle: _parts_of(puzzle, parts), host, wishes, known)
 
     begun = time.monotonic()
     interrupted = False
@@ -141,12 +141,24 @@ def _shared(folders: Sequence[Path]) -> dict[str, Prepared]:
     return {base: prepare.ensure(None, base) for base in {puzzle.base for puzzle in puzzles}}
 
 
+def _parts_of(puzzle: Puzzle, parts: Mapping[str, Prepared]) -> Prepared:
+    """Return what its base needs; UserError when it asks for another base since we looked."""
+    try:
+        return parts[puzzle.base]
+    except KeyError:
+        raise UserError(
+            f"{puzzle.name}: puzzle.yaml was changed meanwhile: base is {puzzle.base} now",
+            hint="test it again",
+        ) from None
+
+
 def _stand_by(resident: Resident, folder: Path, parts: Mapping[str, Prepared], host: Host) -> None:
     """See to a machine for the next build of a puzzle."""
     puzzle, _ = read(folder)
-    if puzzle is None or not puzzle.builds:
+    # Saved while the test ran, it may have another base: the next test sees to that one.
+    shared = parts.get(puzzle.base) if puzzle is not None else None
+    if puzzle is None or shared is None or not puzzle.builds:
         return
-    shared = parts[puzzle.base]
     made_with = Parts(
         home=host.home,
         settings=host.settings,
