@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from bugbox.errors import HostError, MissingPrivilege, OutOfResources, StateError
-from bugbox.host import cgroup, proc
+from bugbox.host import cgroup, libc, proc
 from bugbox.host.proc import Process, spawn, start_time
-from bugbox.machine.firecracker.jail import PARENT, Jail, JailLimits, Jails
+from bugbox.machine.firecracker.jail import PARENT, Jail, JailLimits, Jails, mounts_below
 from bugbox.network import namespace
 from bugbox.network.firewall import Egress
 from bugbox.network.net import Network
@@ -281,6 +281,31 @@ def test_what_is_put_in(place: Place, tmp_path: Path) -> None:
         jail.give_back()
         assert other.read_text() == "elsewhere" and shared.read_text() == "for all"
     finally:
+        other.unlink()
+
+
+def test_mounts_are_found_behind_a_link_and_a_blank(place: Place, tmp_path: Path) -> None:
+    real = tmp_path / "a state \u00e9"
+    real.mkdir()
+    (tmp_path / "home").symlink_to(real)
+    base = tmp_path / "home/jails"
+    place.jails = Jails(base, tmp_path / "leases", first_uid=FIRST_UID, users=2)
+    jail = place.jail()
+    jail.take()
+    other = Path("/dev/shm") / f"bugbox-test-{os.getpid()}"
+    other.write_text("elsewhere")
+    try:
+        jail.path_in(other, name="elsewhere")
+        assert mounts_below(Path("/proc/self/mountinfo").read_bytes(), real)
+        jail.give_back()
+        assert not mounts_below(Path("/proc/self/mountinfo").read_bytes(), real)
+        assert not list(base.glob("*/*"))
+        # Another start may be about to make its own in there.
+        assert jail.root.parent.parent.is_dir()
+        assert other.read_text() == "elsewhere"
+    finally:
+        for mount in mounts_below(Path("/proc/self/mountinfo").read_bytes(), real):
+            libc.unmount(str(mount))
         other.unlink()
 
 

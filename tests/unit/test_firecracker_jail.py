@@ -10,7 +10,7 @@ import pytest
 
 from bugbox.errors import HostError, MissingTool
 from bugbox.host.cgroup import Cgroups, Limits, find, parse_mounts
-from bugbox.machine.firecracker.jail import JailLimits, jailer_args
+from bugbox.machine.firecracker.jail import JailLimits, jailer_args, mounts_below
 from bugbox.machine.firecracker.program import check_static
 
 LIMITS = Limits(memory_bytes=400 << 20, cpus=0.5, pids=64)
@@ -128,3 +128,16 @@ def test_a_real_dynamic_program(tmp_path: Path) -> None:
         check_static(tmp_path / "gone")
     with pytest.raises(HostError):
         check_static(tmp_path)
+
+
+def test_mounts_below_a_folder_of_any_name() -> None:
+    """The kernel's escapes are bytes, and a name's other bytes stand as they are."""
+    text = (
+        b"22 1 0:5 / / rw - ext4 /dev/sda rw\n"
+        b"23 22 0:5 / /a\\040b/\xc3\xa9/x rw shared:1 - ext4 /dev/sda rw\n"
+        b"24 23 0:5 / /a\\040b/\xc3\xa9/x/y\\134\xff rw - ext4 /dev/sda rw\n"
+        b"25 22 0:5 / /a\\040b/\xc3\xa9x rw - ext4 /dev/sda rw\n"
+    )
+    folder = Path("/a b/\u00e9")
+    assert mounts_below(text, folder) == [Path("/a b/\u00e9/x/y\\\udcff"), Path("/a b/\u00e9/x")]
+    assert mounts_below(text, Path("/a")) == []

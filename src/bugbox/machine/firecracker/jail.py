@@ -32,7 +32,17 @@ from bugbox.host.proc import Process, start_time
 from bugbox.machine.firecracker.program import check_static
 from bugbox.paths import Home
 
-__all__ = ["FIRST_UID", "PARENT", "USERS", "Jail", "JailLimits", "Jails", "jailer_args", "jails_of"]
+__all__ = [
+    "FIRST_UID",
+    "PARENT",
+    "USERS",
+    "Jail",
+    "JailLimits",
+    "Jails",
+    "jailer_args",
+    "jails_of",
+    "mounts_below",
+]
 
 #: The cgroup above all jails', and what the leases are called.
 PARENT = "bugbox"
@@ -41,6 +51,7 @@ _KIND = "user ids for jails"
 FIRST_UID = 1_900_000_000 + 0x10000
 USERS = 0x10000
 _TAG = re.compile(r"bb[0-9a-f]{10}")
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 _COPY_TIMEOUT = 300.0
 _KILL_TIMEOUT = 10.0
 
@@ -373,12 +384,21 @@ def _remove_groups(name: str) -> None:
 
 
 def _remove_root(folder: Path) -> None:
-    """Remove a jail's folder, and the mounts in it first; what is linked there is elsewhere too."""
-    inside = f"{folder}/"
-    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-        place = line.split(" ")[4].encode().decode("unicode_escape")
-        if place.startswith(inside):
-            libc.unmount(place)
+    """Remove a jail's folder, and the mounts in it first; what is linked there is elsewhere too.
+
+    The folder above stays: another start may be about to make its own in it.
+    """
+    for place in mounts_below(Path("/proc/self/mountinfo").read_bytes(), folder.resolve()):
+        libc.unmount(str(place))
     shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.parent.rmdir()
+
+
+def mounts_below(mountinfo: bytes, folder: Path) -> list[Path]:
+    """Return what is mounted below a folder, by its real path, in the order to unmount it (pure).
+
+    The kernel writes a blank, a tab, a line's end and a backslash as three octal digits.
+    """
+    inside = os.fsencode(folder) + b"/"
+    words = (line.split(b" ") for line in reversed(mountinfo.split(b"\n")))
+    places = (_OCTAL.sub(lambda m: bytes([int(m[1], 8)]), each[4]) for each in words if each[4:])
+    return [Path(os.fsdecode(place)) for place in places if place.startswith(inside)]
