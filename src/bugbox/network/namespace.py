@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -119,8 +120,23 @@ def _prepare_folder() -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:  # EINVAL: it is no mount yet
             raise
-        libc.bind_mount(str(FOLDER), str(FOLDER))
-        libc.share_mounts(str(FOLDER))
+        _mount_folder()
+
+
+def _mount_folder() -> None:
+    """Mount it unless somebody else was faster: a second mount would hide what is in the first."""
+    lock = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as `ip netns add` does
+        try:
+            libc.share_mounts(str(FOLDER))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            libc.bind_mount(str(FOLDER), str(FOLDER))
+            libc.share_mounts(str(FOLDER))
+    finally:
+        os.close(lock)
 
 
 def _in_a_thread(work: Callable[[], T]) -> T:
