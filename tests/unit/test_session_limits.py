@@ -69,14 +69,16 @@ def test_a_machine_whose_time_is_over_stands_still_until_it_is_given_more(made: 
     async def work() -> None:
         async with keeping(made, limits="on") as manager:
             session = await started(made, manager)
+            await manager.answer("checkpoint", {})
             seat = await at_a_prompt(session)
             left = (await manager.answer("story", {}))["ends_in_s"]
             assert HOUR - 60 < left <= HOUR
             earlier(session, HOUR)
             await over(session)
-            # Nobody wakes it: not by typing, not by a command or a check, not by a reset.
+            # Nobody wakes it: not by typing, not by a command or a check, not by a reset,
+            # not by going back.
             await seat.send(b"anybody there?")
-            for verb in ("check", "reset"):
+            for verb in ("check", "reset", "undo"):
                 with pytest.raises(StateError, match="its time is over"):
                     await manager.answer(verb, {})
             with pytest.raises(StateError, match="its time is over"):

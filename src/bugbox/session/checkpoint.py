@@ -99,10 +99,12 @@ async def remove(session: Session, label: str) -> dict[str, Any]:
 async def undo(session: Session, label: str | None) -> dict[str, Any]:
     """Go back to a checkpoint, the newest without a label; what was done since is gone.
 
-    StateError when one of its files does not hold what it held: then the machine runs on.
+    StateError when one of its files does not hold what it held, or its time is over: then the
+    machine stays as it is.
     """
     watch = Stopwatch()
     async with session.change(), AsyncExitStack() as opened:
+        session.require_time()
         kept = await in_thread(checkpoints.chosen, session.ledger.paths, label)
         # What may fail is done before the machine ends.
         with watch.stage("look"):

@@ -250,8 +250,7 @@ class Session:
             return await bring(self.ledger, plan, parts, self.host, watch)
 
         async with self.change():
-            if self.time_is_up:
-                raise self._no_time()
+            self.require_time()
             await self.replace(boot)
             await in_thread(self.ledger.write, solved_after=0.0, passed=(), points=None)
         return {
@@ -328,6 +327,11 @@ class Session:
         end = ends_at(self.plan, self.record)
         return end is not None and time.time() >= end
 
+    def require_time(self) -> None:
+        """Raise StateError when its time is over."""
+        if self.time_is_up:
+            raise self._no_time()
+
     async def expire(self) -> None:
         """Let it stand still because its time is over, until it is given more."""
         if self.standing == OVER or self._ending or self.saved:
@@ -390,8 +394,7 @@ class Session:
     async def wake(self) -> None:
         """Let a machine that rests run on, with the right time; nothing where it does not rest."""
         if (self.resting or self.saved) and not self._ending and not self.over:
-            if self.time_is_up:
-                raise self._no_time()
+            self.require_time()
             async with self.change():
                 if (self.resting or self.saved) and not self.over:
                     await self._resume(Stopwatch())
