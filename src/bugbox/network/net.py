@@ -224,6 +224,7 @@ class Network:
                 self._apply(book)
             except BaseException:
                 book.end(owner)
+                self._leases.write(book)
                 raise
             return lease
 
@@ -239,7 +240,13 @@ class Network:
     def _end(self, book: Book, owner: Path) -> None:
         _unmake(_NAMESPACE + tag(owner), self._mark)
         book.end(owner)
-        self._apply(book)
+        try:
+            self._apply(book)
+        except BaseException:
+            # Nothing that the rules are for is left, and the next ones replace them all. With the
+            # lease still there, whoever has it could not be given back while nft does not work.
+            self._leases.write(book)
+            raise
 
     def _apply(self, book: Book) -> None:
         """Make the host's rules what the leases say."""
