@@ -473,6 +473,26 @@ def test_the_real_firecracker_opens_its_tap_and_no_other(place: Place) -> None:
     assert not process.alive
 
 
+@pytest.mark.skipif(
+    not os.access(FIRECRACKER, os.X_OK), reason="needs Firecracker: BUGBOX_FIRECRACKER names it"
+)
+def test_the_real_firecracker_in_an_empty_network(place: Place) -> None:
+    """It is in none of the host's, has no interface up, and is spoken to all the same."""
+    jail = Jail(place.jails, place.owner(), jailer=JAILER, vmm=FIRECRACKER, limits=LIMITS)
+    jail.take()
+    jail.argv += ["--api-sock", "/api"]
+    process = place.run(jail)
+    until(lambda: (jail.root / "api").exists() or not process.alive, "its API is there")
+    assert put(jail, "/entropy", {}) == (204, "")
+    _, _, *lines = Path(f"/proc/{process.pid}/net/dev").read_text().splitlines()
+    assert [line.split(":")[0].strip() for line in lines] == ["lo"]
+    assert len(Path(f"/proc/{process.pid}/net/route").read_text().splitlines()) <= 1
+    assert not Path(f"/proc/{process.pid}/ns/net").samefile("/proc/self/ns/net")
+    assert status(process, "Uid").split() == [str(jail.uid)] * 4
+    jail.give_back()
+    assert not process.alive
+
+
 def test_a_program_that_cannot_be_jailed(place: Place) -> None:
     shutil.copy(Path("/bin/sh").resolve(), place.vmm)
     with pytest.raises(HostError, match="linked dynamically"):

@@ -197,6 +197,8 @@ def jails_of(home: Home, settings: Settings) -> Jails:
 class Jail:
     """One VMM's jail. `async with` takes it and gives it back; or `take` and `give_back`.
 
+    Without `netns` it has an empty network, which is made when it starts and ends with it.
+
     A machine outlives the process that made it, so sessions use the latter two.
     """
 
@@ -269,7 +271,8 @@ class Jail:
         limits = cgroup.Limits(
             memory_bytes=self._limits.memory_bytes, cpus=self._limits.cpus, pids=self._limits.pids
         )
-        self.argv = jailer_args(
+        alone = [] if self._netns else [proc.find("unshare"), "--net", "--"]
+        self.argv = alone + jailer_args(
             jailer=self._jailer,
             id=self.id,
             vmm=self._vmm,
@@ -319,6 +322,7 @@ class Jail:
         if os.geteuid() != 0:
             raise MissingPrivilege("jails are for root to make", hint="run it as root")
         proc.find(str(self._jailer))
+        proc.find("unshare")
         check_static(self._vmm)
         if self._netns is not None and not self._netns.exists():
             raise StateError(f"the network namespace {self._netns} is gone")
