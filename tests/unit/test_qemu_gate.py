@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bugbox.machine.qemu import gate, gatekeeper
-from bugbox.machine.qemu.gate import Order, resolved
+from bugbox.machine.qemu.gate import Order, known, resolved
 from bugbox.machine.qemu.gatekeeper import answer, question, serve
 
 #: This host itself, as an owner may allow.
@@ -109,6 +109,32 @@ def test_a_public_address_of_this_host_is_left_out(monkeypatch: pytest.MonkeyPat
         "1.0.0.1": [("1.0.0.1", 22)],
     }
     assert resolved(order("1.1.1.1:22"))["1.1.1.1"] == [("1.1.1.1", 22)]
+
+
+def test_what_is_too_many_is_told(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each socket goes to the gate in one message, which takes so many."""
+
+    def many(host: str, *_: object) -> list[tuple[object, ...]]:
+        number = int(host.removeprefix("h"))
+        return [(0, 0, 0, "", (f"198.51.{number}.{each}", 0)) for each in range(9)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", many)
+    found = resolved(order("h1:1"))
+    assert found["h1"] == [(f"198.51.1.{each}", 1) for each in range(8)]
+    assert "h1:1 has 9 addresses: all but 8 are left out" in capfd.readouterr().err
+    # As many goals as a puzzle may have.
+    found = resolved(order(*(f"h{each}:1" for each in range(32))))
+    assert {len(each) for each in found.values()} == {5}
+    assert sum(map(len, found.values())) <= gate._MOST_GOALS
+    assert "h31:1 has 9 addresses: all but 5 are left out" in capfd.readouterr().err
+
+
+def test_an_address_is_told_once_whatever_its_ports() -> None:
+    table = resolved(order("192.0.2.7:80", "192.0.2.7:443"))
+    assert table == {"192.0.2.7": [("192.0.2.7", 80), ("192.0.2.7", 443)]}
+    assert known(table) == {"192.0.2.7": ["192.0.2.7"]}
 
 
 @pytest.fixture

@@ -24,19 +24,19 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bugbox.host import libc
 from bugbox.machine.qemu.gatekeeper import serve
 
-__all__ = ["Order", "main", "resolved", "routed"]
+__all__ = ["Order", "known", "main", "resolved", "routed"]
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _RESOLV = Path("/etc/resolv.conf")
-#: Addresses of one name, and sockets in all: SCM_RIGHTS takes 253 at once.
-_MOST_ADDRESSES, _MOST_SOCKETS = 8, 200
+#: Addresses of one goal, those of all, and sockets in all: SCM_RIGHTS takes 253 at once.
+_MOST_ADDRESSES, _MOST_GOALS, _MOST_SOCKETS = 8, 184, 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,8 @@ def main(argv: Sequence[str]) -> None:
 def resolved(order: Order) -> dict[str, list[tuple[str, int]]]:
     """Return each goal's name with its addresses and ports; one that is not found has none."""
     table: dict[str, list[tuple[str, int]]] = {}
+    # Of many goals each has fewer, so that none has nothing.
+    most = min(_MOST_ADDRESSES, _MOST_GOALS // max(1, len(order.goals)))
     for goal in order.goals:
         host, _, port = goal.rpartition(":")
         found = table.setdefault(host.lower(), [])
@@ -92,7 +94,10 @@ def resolved(order: Order) -> dict[str, list[tuple[str, int]]]:
         except OSError as error:
             _say(f"{host}: {error}")
             continue
-        for address in dict.fromkeys(str(each[4][0]) for each in raw[:_MOST_ADDRESSES]):
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in raw))
+        if len(addresses) > most:
+            _say(f"{goal} has {len(addresses)} addresses: all but {most} are left out")
+        for address in addresses[:most]:
             public = ipaddress.ip_address(address).is_global and not _is_ours(address)
             if order.private or public:
                 found.append((address, int(port)))
@@ -159,8 +164,14 @@ def _be_the_gate(
         (kind, goal, socket.socket(fileno=fd))
         for (kind, goal), fd in zip(json.loads(listed), fds, strict=True)
     ]
-    names = {host: [address for address, _ in found] for host, found in table.items()}
-    serve(control, given, None if order.names else names, servers)
+    serve(control, given, None if order.names else known(table), servers)
+
+
+def known(table: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, list[str]]:
+    """Return what the guest is told of each name: an address once, however many its ports."""
+    return {
+        host: list(dict.fromkeys(address for address, _ in found)) for host, found in table.items()
+    }
 
 
 def _become(order: Order) -> None:
@@ -217,7 +228,7 @@ def _listening(
 ) -> Iterator[tuple[str, tuple[str, int], socket.socket]]:
     """Yield (kind, address, socket): each goal, and each address that names are asked of."""
     goals = dict.fromkeys(goal for found in table.values() for goal in found)
-    for goal in list(goals)[: _MOST_SOCKETS - 16]:
+    for goal in goals:
         server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(goal)
