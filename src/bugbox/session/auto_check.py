@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 
 import anyio
 
@@ -40,16 +41,21 @@ async def check_by_itself(attempts: Callable[[], Iterable[Attempt]]) -> None:
             await attempt.check(by_itself=True)
         except (BugboxError, OSError) as error:
             log.info("%s: not checked by itself: %s", attempt.session.id, error)
+        except Exception:  # one machine's trouble must not end the checks of all others
+            log.exception("%s: not checked by itself", attempt.session.id)
         finally:
             busy.discard(attempt.session.id)
 
     async with anyio.create_task_group() as group:
         while True:
             await anyio.sleep(_EVERY)
-            for attempt in list(attempts()):
+            present = list(attempts())
+            for gone in begun.keys() - {attempt.session.id for attempt in present}:
+                del begun[gone]
+            for attempt in present:
                 id, now = attempt.session.id, time.monotonic()
                 pace = max(_APART, _policy(attempt).min_interval)
-                if id not in busy and now - begun.get(id, 0.0) >= pace and _wanted(attempt, now):
+                if id not in busy and now - begun.get(id, -inf) >= pace and _wanted(attempt, now):
                     begun[id] = now
                     busy.add(id)
                     group.start_soon(check, attempt)
