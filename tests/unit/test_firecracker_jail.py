@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bugbox.errors import HostError, MissingTool
+from bugbox.errors import HostError, MissingTool, StateError
+from bugbox.host import cgroup
 from bugbox.host.cgroup import Cgroups, Limits, find, parse_mounts
+from bugbox.host.proc import spawn
+from bugbox.machine.firecracker import jail
 from bugbox.machine.firecracker.jail import JailLimits, jailer_args, mounts_below
 from bugbox.machine.firecracker.program import check_static
 
@@ -141,3 +144,51 @@ def test_mounts_below_a_folder_of_any_name() -> None:
     folder = Path("/a b/\u00e9")
     assert mounts_below(text, folder) == [Path("/a b/\u00e9/x/y\\\udcff"), Path("/a b/\u00e9/x")]
     assert mounts_below(text, Path("/a")) == []
+
+
+def test_a_group_is_read_again_until_nothing_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that another started while it was being killed."""
+    group = tmp_path / "bugbox/one"
+    group.mkdir(parents=True)
+    late = spawn(["sleep", "1000"], log_file=tmp_path / "log")
+    read = 0
+
+    def processes(self: Cgroups, name: str) -> list[int]:
+        nonlocal read
+        read += 1
+        return [] if read == 1 else [late.pid]
+
+    rmdir = cgroup._removed
+    monkeypatch.setattr(Cgroups, "processes", processes)
+    monkeypatch.setattr(cgroup, "_removed", lambda folder: not late.alive and rmdir(folder))
+    try:
+        Cgroups(1, {"memory": tmp_path}).remove("bugbox/one")
+        assert not late.alive and read > 1
+        assert not group.parent.exists()
+    finally:
+        late.kill()
+        late.wait_gone(30)
+
+
+def test_one_jail_that_is_stuck_keeps_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = jail.Jails(tmp_path / "jails", tmp_path / "leases", users=4)
+    for name in ("one", "two", "three"):
+        owner = tmp_path / "sessions" / name
+        owner.mkdir(parents=True)
+        made.take_uid(owner)
+        owner.rmdir()
+    stuck = made._name(tmp_path / "sessions/two")
+
+    def remove(name: str) -> None:
+        if name == stuck:
+            raise StateError("it cannot be removed")
+
+    monkeypatch.setattr(jail, "_remove_groups", remove)
+    assert sorted(made.sweep()) == ["jail of one", "jail of three"]
+    assert "jail of two cannot be removed yet: it cannot be removed" in caplog.text
+    monkeypatch.setattr(jail, "_remove_groups", lambda name: None)
+    assert made.sweep() == ["jail of two"]

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from session_world import World, eventually, run, world
 
+from bugbox.errors import StateError
 from bugbox.host.proc import Process, spawn, start_time
+from bugbox.paths import SessionPaths
 from bugbox.session import reaper
 from bugbox.session.provision import provision
 from bugbox.session.reaper import collect, give_back
@@ -46,6 +48,26 @@ def test_half_made_and_half_ended_sessions_go(made: World, phase: Phase) -> None
     assert not process.alive
     assert made.leftovers() == []
     assert collect(made.home) == []
+
+
+def test_one_that_does_not_end_keeps_no_other(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck, process = session(made, Phase.ENDING)
+    stuck.close()
+    other, _ = session(made, Phase.ENDING)
+    other.close()
+    real = reaper.end_vmm
+
+    def end(paths: SessionPaths, process: Process | None) -> None:
+        if paths.root == stuck.paths.root:
+            raise StateError("process 7 does not end")
+        real(paths, process)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reaper, "end_vmm", end)
+        assert collect(made.home) == [other.record.id]
+        assert process.alive
+    assert collect(made.home) == [stuck.record.id]
+    assert made.leftovers() == []
 
 
 @pytest.mark.parametrize("phase", list(Phase))

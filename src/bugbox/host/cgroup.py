@@ -92,22 +92,33 @@ class Cgroups:
         return sorted(found)
 
     def remove(self, name: str) -> None:
-        """Kill what is in the group, and remove it; and the folder above it, when it is empty."""
+        """Kill what is in the group, and remove it; and the folder above it, when it is empty.
+
+        What is killed may have started others a moment before, so it is asked again each time.
+        """
         until = time.monotonic() + _GONE_TIMEOUT
         above = {mount / Path(name).parent for mount in self.mounts.values()}
-        for pid in self.processes(name):
-            if (started := start_time(pid)) is not None:
-                process = Process(pid=pid, started=started)
-                process.kill()
-                process.wait_gone(_GONE_TIMEOUT)
-        for folder in self.folders(name):
-            while not _removed(folder):
-                if time.monotonic() > until:
-                    raise StateError(f"{folder} cannot be removed", hint="look into cgroup.procs")
-                time.sleep(0.01)
+        while not self._ended(name):
+            if time.monotonic() > until:
+                where = ", ".join(map(str, self.folders(name)))
+                raise StateError(f"{where} cannot be removed", hint="look into cgroup.procs")
+            time.sleep(0.01)
         for folder in above - set(self.mounts.values()):
             with contextlib.suppress(OSError):  # others are in it, or it is not there
                 folder.rmdir()
+
+    def _ended(self, name: str) -> bool:
+        for folder in self.folders(name):
+            with contextlib.suppress(OSError):  # Linux 5.14 and later: all of them at once
+                fd = os.open(folder / "cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.write(fd, b"1")
+                finally:
+                    os.close(fd)
+        for pid in self.processes(name):
+            if (started := start_time(pid)) is not None:
+                Process(pid=pid, started=started).kill()
+        return all(_removed(folder) for folder in self.folders(name))
 
 
 def find(mounts: Path = Path("/proc/self/mounts")) -> Cgroups:

@@ -13,7 +13,7 @@ import os
 import shutil
 from pathlib import Path
 
-from bugbox.errors import CommandFailed, HostError, NotFound, StateError
+from bugbox.errors import BugboxError, NotFound, StateError
 from bugbox.host.proc import Process, start_time
 from bugbox.image.docker import Engine
 from bugbox.paths import Home, SessionPaths
@@ -101,7 +101,11 @@ def collect(home: Home) -> list[str]:
         if _collect_one(home, id):
             removed.append(id)
     for folder in _orphaned_sockets(home):
-        end_vmm(home.session(folder.name), None)
+        try:
+            end_vmm(home.session(folder.name), None)
+        except StateError as error:
+            log.warning("the sockets of %s cannot be removed yet: %s", folder.name, error)
+            continue
         shutil.rmtree(folder, ignore_errors=True)
         removed.append(f"sockets of {folder.name}")
     return removed + wires.sweep(home)
@@ -120,7 +124,7 @@ def _collect_one(home: Home, id: str) -> bool:
     log.info("giving back %s, left %s by a process that died", id, ledger.record.phase)
     try:
         give_back(ledger)
-    except (HostError, CommandFailed) as error:  # an engine that does not answer, for one
+    except BugboxError as error:  # an engine that does not answer, a process that does not end
         log.warning("%s cannot be given back yet: %s", id, error)
         ledger.close()
         return False
@@ -136,7 +140,11 @@ def _collect_without_record(home: Home, id: str, never_written: bool) -> bool:
         if not ours or home.session(id).record.exists():
             return False
         paths = home.session(id)
-        end_vmm(paths, None)
+        try:
+            end_vmm(paths, None)
+        except StateError as error:
+            log.warning("%s cannot be given back yet: %s", id, error)
+            return False
         shutil.rmtree(paths.runtime, ignore_errors=True)
         _remove(paths)
         return True

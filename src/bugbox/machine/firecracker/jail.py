@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import shutil
 import stat
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from bugbox.config import Settings
-from bugbox.errors import HostError, MissingPrivilege, StateError
+from bugbox.errors import BugboxError, HostError, MissingPrivilege, StateError
 from bugbox.host import cgroup, libc, proc
 from bugbox.host.bridge import in_thread, shielded
 from bugbox.host.lease import Lease, Leases, tag
@@ -43,6 +45,8 @@ __all__ = [
     "jails_of",
     "mounts_below",
 ]
+
+log = logging.getLogger(__name__)
 
 #: The cgroup above all jails', and what the leases are called.
 PARENT = "bugbox"
@@ -120,8 +124,9 @@ class Jails:
             if lease is None:
                 for each in book.all():
                     if each.stale:
-                        self._remove(each.owner, _uid(each))
-                        book.end(each.owner)
+                        with _or_later(f"jail of {each.owner.name}"):
+                            self._remove(each.owner, _uid(each))
+                            book.end(each.owner)
                 lease = book.take(owner, self._leases.size, {})
             if lease is None:
                 raise self._leases.full("stop a machine, or run bugbox gc")
@@ -143,22 +148,27 @@ class Jails:
             self._remove(owner, None if lease is None else _uid(lease))
 
     def sweep(self) -> list[str]:
-        """Remove the jails of sessions that are gone; return what was removed."""
+        """Remove the jails of sessions that are gone; return what was removed.
+
+        One that cannot be removed yet keeps its user, and nobody from the others.
+        """
         removed = []
         with self._leases.locked() as book:
             mine = [lease for lease in book.all() if self._is_mine(lease.owner)]
             for lease in mine:
                 if lease.stale:
-                    self._remove(lease.owner, _uid(lease))
-                    book.end(lease.owner)
-                    removed.append(f"jail of {lease.owner.name}")
+                    with _or_later(f"jail of {lease.owner.name}") as what:
+                        self._remove(lease.owner, _uid(lease))
+                        book.end(lease.owner)
+                        removed.append(what)
             known = {self._name(lease.owner) for lease in book.all()}
             for folder in self._folders():
                 if folder.name not in known:
-                    _end_processes_of(folder.name, None)
-                    _remove_groups(folder.name)
-                    _remove_root(folder)
-                    removed.append(f"jail {folder.name}")
+                    with _or_later(f"jail {folder.name}") as what:
+                        _end_processes_of(folder.name, None)
+                        _remove_groups(folder.name)
+                        _remove_root(folder)
+                        removed.append(what)
         return removed
 
     def _is_mine(self, owner: Path) -> bool:
@@ -182,6 +192,15 @@ class Jails:
         for folder in self._folders():
             if folder.name == name:
                 _remove_root(folder)
+
+
+@contextlib.contextmanager
+def _or_later(what: str) -> Iterator[str]:
+    """Go on with the next one when this one cannot be removed."""
+    try:
+        yield what
+    except (BugboxError, OSError) as error:
+        log.warning("%s cannot be removed yet: %s", what, error)
 
 
 def _uid(lease: Lease) -> int:
@@ -356,17 +375,30 @@ def _link(path: Path, inside: Path) -> None:
 def _end_processes_of(name: str, uid: int | None) -> None:
     """Kill the jail's jailer, and every process of the user that only this jail has.
 
-    So nothing is missed that is in no cgroup: not yet, or not any more.
+    So nothing is missed that is in no cgroup: not yet, or not any more. StateError: some go on.
     """
+    until = time.monotonic() + _KILL_TIMEOUT
+    # Again until there is none: what is killed may have started others a moment before.
+    while found := _processes_of(name, uid):
+        for process in found:
+            process.kill()
+        for process in found:
+            process.wait_gone(max(0.0, until - time.monotonic()))
+        if time.monotonic() > until:
+            pids = ", ".join(str(process.pid) for process in found)
+            raise StateError(f"process {pids} does not end", hint="look at it with ps")
+
+
+def _processes_of(name: str, uid: int | None) -> list[Process]:
+    found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
             started = start_time(int(entry.name))
             if started is not None and (_is_jailer(entry, name) or _runs_as(entry, uid)):
-                process = Process(pid=int(entry.name), started=started)
-                process.kill()
-                process.wait_gone(_KILL_TIMEOUT)
+                found.append(Process(pid=int(entry.name), started=started))
+    return found
 
 
 def _is_jailer(entry: Path, name: str) -> bool:
