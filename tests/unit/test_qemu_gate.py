@@ -219,19 +219,20 @@ def test_the_gate_ends_with_the_program_however_that_ends() -> None:
     """Whoever holds the pipe's other end is there: the program, then the gate alone, then none."""
     read, write = os.pipe()
     argv = [sys.executable, "-P", "-m", gate.__name__, order().as_text()]
-    running = subprocess.Popen([*argv, "/bin/sleep", "600"], stderr=write)
+    program = ["/bin/sh", "-c", "echo here >&2; exec /bin/sleep 600"]
+    running = subprocess.Popen([*argv, *program], stderr=write)
     os.close(write)
-    try:
-        with pytest.raises(subprocess.TimeoutExpired):
-            running.wait(1.0)
-    finally:
-        running.kill()
-        running.wait(10)
     with os.fdopen(read) as said:
+        try:
+            begun = said.readline()  # by the program: the gate has been there since before
+            ended = running.poll()
+        finally:
+            running.kill()
+            running.wait(60)
         text = said.read()  # until the gate has closed it, too
-    if "no network of its own" in text and os.geteuid() != 0:
-        pytest.skip(text.strip())
-    assert text == ""
+    if "no network of its own" in begun and os.geteuid() != 0:
+        pytest.skip(begun.strip())
+    assert (begun, ended, text) == ("here\n", None, "")
 
 
 def test_any_name_is_asked_of_the_hosts_server(monkeypatch: pytest.MonkeyPatch) -> None:
