@@ -23,6 +23,7 @@ import pytest
 from bugbox.errors import HostError, MissingPrivilege, OutOfResources, StateError
 from bugbox.host import cgroup, libc, proc
 from bugbox.host.proc import Process, spawn, start_time
+from bugbox.machine.firecracker.api import Api
 from bugbox.machine.firecracker.jail import PARENT, Jail, JailLimits, Jails, mounts_below
 from bugbox.network import namespace
 from bugbox.network.firewall import Egress
@@ -484,6 +485,13 @@ def test_the_real_firecracker_in_an_empty_network(place: Place) -> None:
     process = place.run(jail)
     until(lambda: (jail.root / "api").exists() or not process.alive, "its API is there")
     assert put(jail, "/entropy", {}) == (204, "")
+    (place.folder / "api").symlink_to(jail.root / "api")
+
+    async def ask() -> str:
+        async with Api(place.folder / "api", factor=FACTOR) as api:
+            return (await api.ready(30 * FACTOR)).state
+
+    assert asyncio.run(ask()) == "Not started"
     _, _, *lines = Path(f"/proc/{process.pid}/net/dev").read_text().splitlines()
     assert [line.split(":")[0].strip() for line in lines] == ["lo"]
     assert len(Path(f"/proc/{process.pid}/net/route").read_text().splitlines()) <= 1

@@ -277,6 +277,28 @@ async def test_an_answer_without_end_is_left_at_the_limit(tmp_path: Path, head: 
     assert sent < 16 << 20
 
 
+async def test_no_link_in_a_jail_leads_us_to_another_socket(tmp_path: Path):
+    """Its user may put one where its own socket was: to one that only root may talk to."""
+    (tmp_path / "jail").mkdir()
+    (tmp_path / "api").symlink_to(tmp_path / "jail/api")
+    async with serving(tmp_path / "roots", recorded("1.16.1")) as asked:
+        (tmp_path / "jail/api").symlink_to(tmp_path / "roots")
+        async with Api(tmp_path / "api") as api:
+            with pytest.raises(MachineLost, match="not a socket"):
+                await api.instance()
+        assert asked == []
+    async with serving(tmp_path / "jail/real", recorded("1.16.1")) as asked:
+        (tmp_path / "jail/real").rename(tmp_path / "jail/api")
+        async with Api(tmp_path / "api") as api:
+            await api.ready(30)
+            assert len(asked) == 2
+            (tmp_path / "jail/api").unlink()
+            (tmp_path / "jail/api").touch()
+            with pytest.raises(MachineLost, match="not a socket"):
+                await api.instance()
+            await api.aclose()
+
+
 @pytest.mark.parametrize(
     ("text", "version"),
     [

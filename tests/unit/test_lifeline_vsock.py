@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -103,6 +104,26 @@ async def test_a_guest_that_still_boots_lets_the_question_hang(vmm: Vmm):
 async def test_without_a_vmm_it_is_an_os_error(tmp_path: Path):
     with pytest.raises(OSError):
         await dial(tmp_path / "vsock", 7)
+
+
+async def test_our_link_is_followed_and_no_other(vmm: Vmm, tmp_path: Path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.symlink_to(vmm.path)
+    (await dial(ours, 7)).close()
+    ours.unlink()
+    ours.symlink_to(theirs)
+    theirs.symlink_to(vmm.path)
+    with pytest.raises(PermissionError):
+        await dial(ours, 7)
+    assert vmm.asked == [b"CONNECT 7\n"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+async def test_a_socket_of_anothers_is_not_dialled(vmm: Vmm):
+    os.chown(vmm.path, 65534, 65534)
+    with pytest.raises(PermissionError):
+        await dial(vmm.path, 7)
+    assert vmm.asked == []
 
 
 async def test_the_lifeline_waits_for_its_guest_and_comes_back_when_it_is_cut_off(vmm: Vmm):

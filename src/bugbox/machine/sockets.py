@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from contextlib import suppress
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bugbox.errors import HostError, StateError
 from bugbox.machine.spec import MachineSpec
 from bugbox.paths import SessionPaths
 
-__all__ = ["listen", "log_tail", "remove_stale"]
+__all__ = ["listen", "log_tail", "made_by_vmm", "remove_stale"]
 
 #: A UNIX socket's path may have so many bytes.
 _SUN_PATH = 107
@@ -35,7 +38,12 @@ def listen(path: Path) -> socket.socket:
 
 
 def remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on; StateError when somebody does."""
+    """Remove a socket that nobody listens on; StateError when somebody does.
+
+    A link is one of ours into a jail, and only removed: what lies there now is anybody's guess.
+    """
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
     if not path.exists():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -44,6 +52,29 @@ def remove_stale(path: Path) -> None:
             probe.connect(str(path))
             raise StateError(f"a machine is still running on {path}")
     path.unlink(missing_ok=True)
+
+
+@contextmanager
+def made_by_vmm(path: Path) -> Iterator[int]:
+    """Look at the socket that a VMM made at `path`; yields a descriptor that stands for it.
+
+    Connect to `/proc/self/fd/N`. `path` may be a link of ours into a jail, whose user can put
+    anything there, such as a link to a socket that only root may talk to. So no link of theirs is
+    followed, and it has to be a socket of the folder's owner. OSError: it is none, or not there.
+    """
+    place = path.readlink() if path.is_symlink() else path
+    folder = os.open(place.parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            status = os.fstat(found)
+            if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.fstat(folder).st_uid:
+                raise PermissionError(errno.EPERM, "not a socket of its folder's owner", str(place))
+            yield found
+        finally:
+            os.close(found)
+    finally:
+        os.close(folder)
 
 
 def log_tail(spec: MachineSpec, lines: int = 10) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ from bugbox.machine.firecracker.model import (
     read_instance,
 )
 from bugbox.machine.firecracker.version import Version, accept
+from bugbox.machine.sockets import made_by_vmm
 
 __all__ = ["Api", "ApiError"]
 
@@ -50,8 +52,10 @@ class Api:
         self.asked: list[str] = []
         self._factor = factor
         self._version: Version | None = None
+        #: Stands for the socket that was looked at last; "/": none so far.
+        self._fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         self._client = httpx2.AsyncClient(
-            transport=httpx2.AsyncHTTPTransport(uds=str(socket)),
+            transport=httpx2.AsyncHTTPTransport(uds=f"/proc/self/fd/{self._fd}"),
             base_url="http://firecracker",
             trust_env=False,
             headers={"Accept": "application/json"},
@@ -71,6 +75,9 @@ class Api:
     async def aclose(self) -> None:
         """Let go of the connection."""
         await self._client.aclose()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     @property
     def version(self) -> Version:
@@ -111,6 +118,8 @@ class Api:
             self.asked.append(name)
         limit = seconds * self._factor
         try:
+            with made_by_vmm(self.socket) as there:
+                os.dup2(there, self._fd, inheritable=False)
             async with (
                 asyncio.timeout(limit),
                 self._client.stream(

@@ -13,6 +13,7 @@ import socket
 from pathlib import Path
 
 from bugbox.errors import MachineLost
+from bugbox.machine.sockets import made_by_vmm
 
 __all__ = ["LIFELINE_PORT", "dial"]
 
@@ -32,7 +33,8 @@ async def dial(path: Path, port: int, timeout: float = _SECONDS) -> socket.socke
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.setblocking(False)
-        await loop.sock_connect(sock, str(path))
+        with made_by_vmm(path) as there:
+            await loop.sock_connect(sock, f"/proc/self/fd/{there}")
         try:
             async with asyncio.timeout(timeout):
                 await _ask(sock, port)
