@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -29,6 +30,9 @@ from bugbox.session.session import Session
 from bugbox.session.terminal import Ended, Output, Seat
 
 T = TypeVar("T")
+
+#: Seconds that what must come may take: it only bounds a failure, on a host as slow as it may be.
+PATIENCE = 60.0 * float(os.environ.get("BUGBOX_TIMEOUT_FACTOR", "1"))
 
 MANIFEST = """\
 schema: 1
@@ -161,7 +165,7 @@ def run(work: Callable[..., Awaitable[T]], *args: Any) -> T:
     return anyio.run(main)
 
 
-def eventually(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
+def eventually(condition: Callable[[], Any], timeout: float = PATIENCE) -> Any:
     """Wait until `condition` holds; fail otherwise."""
     deadline = time.monotonic() + timeout
     while True:
@@ -172,7 +176,7 @@ def eventually(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
         time.sleep(0.02)
 
 
-async def until(condition: Callable[[], Any], timeout: float = 20.0) -> None:
+async def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> None:
     """Let other tasks run until `condition` holds; fail when it never does."""
     with anyio.fail_after(timeout):
         while not condition():  # noqa: ASYNC110 (what is waited for has no event)
@@ -188,7 +192,7 @@ async def started(made: World, manager: Manager) -> Session:
 async def read_until(seat: Seat, wanted: bytes) -> bytes:
     """Return what somebody at a terminal sees until `wanted` is there, notes in angle brackets."""
     seen = b""
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         while wanted not in seen:
             item = await seat.receive()
             assert not isinstance(item, Ended), seen

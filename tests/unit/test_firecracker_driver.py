@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from firecracker_double import double, end_commands
+from session_world import PATIENCE
 
 from bugbox.errors import BootFailed, HostError, MachineLost, MissingTool, UserError
 from bugbox.host.bridge import in_thread
@@ -29,7 +30,7 @@ from bugbox.machine.firecracker.warden import _remove
 from bugbox.machine.spec import Drive, Kernel, MachineSpec, Nic
 from bugbox.machine.state import State
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def spec(tmp_path: Path) -> Iterator[MachineSpec]:
         drives=(),
         root=tmp_path,
         runtime=runtime,
-        boot_timeout=30.0,
+        boot_timeout=PATIENCE,
     )
     shutil.rmtree(runtime)
     end_commands(tmp_path)
@@ -66,7 +67,7 @@ async def ready(driver: FirecrackerDriver, spec: MachineSpec) -> Machine:
 
 
 async def reaches(machine: Machine, wanted: State) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while machine.state is not wanted:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -77,7 +78,7 @@ def children(process: Process) -> list[int]:
 
 
 async def gone(pid: int) -> bool:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while Path(f"/proc/{pid}/exe").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return True
@@ -283,7 +284,7 @@ async def test_a_term_ends_both(spec: MachineSpec, tmp_path: Path, monkeypatch: 
     machine = await ready(double(tmp_path, monkeypatch), spec)
     (pid,) = children(machine.process)
     machine.process.kill(signal.SIGTERM)
-    assert await in_thread(machine.process.wait_gone, 30.0)
+    assert await in_thread(machine.process.wait_gone, PATIENCE)
     assert await gone(pid)
     await machine.stop(0)
 
@@ -319,14 +320,14 @@ class Bare:
 
     def connect(self, name: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(60)
+        sock.settimeout(PATIENCE)
         self.open.append(sock)
         sock.connect(str(self.folder / name))
         return sock
 
     def end(self) -> None:
         self.process.kill(signal.SIGTERM)
-        if not self.process.wait_gone(30):
+        if not self.process.wait_gone(PATIENCE):
             self.process.kill()
         for sock in self.open:
             sock.close()
@@ -459,7 +460,7 @@ def test_a_jailed_ones_log_comes_through_a_fifo(folder: Path):
     bare = Bare(folder, f"echo from inside >{log}; echo said; exec sleep 1000", log=str(log))
     try:
         read_until(bare.connect("console"), b"said")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while b"from inside" not in (folder / "log").read_bytes():
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -184,7 +184,7 @@ def test_a_signal_passes_input_that_nobody_reads(made: World, id: str) -> None:
             link.stdin(b"x" * 65536)
             link.flush()
         link.signal(signal.SIGTERM)
-        frames = eventually(lambda: link.flush() or link.receive(), 20)
+        frames = eventually(lambda: link.flush() or link.receive())
     assert frames[-1][0] == protocol.EXIT
     assert json.loads(frames[-1][1]) == {"signal": signal.SIGTERM}
 

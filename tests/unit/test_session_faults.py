@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from session_world import World, run, until, world
+from session_world import PATIENCE, World, run, until, world
 from test_session_manager import managed, signal_vmm, start, touch, until_state
 
 from bugbox.errors import NotBuilt, StateError
@@ -48,7 +48,7 @@ def test_a_reboot_on_a_full_disk_ends_and_says_so(
         await until_state(session, "failed")
         assert "No space left" in session.reason
         await until(lambda: session._coming_back is None)
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE):
             await session.settled()
 
     managed(made, work)
@@ -196,7 +196,7 @@ def test_a_stop_waits_for_no_reset(made: World, monkeypatch: pytest.MonkeyPatch)
             await booting.wait()
             group.start_soon(ask, "resume")
             await anyio.wait_all_tasks_blocked()
-            with anyio.fail_after(30):
+            with anyio.fail_after(PATIENCE):
                 await manager.answer("stop", {"ids": [session.id]})
         assert refused == [f"{verb}: {session.id} is being stopped" for verb in ("reset", "resume")]
         assert made.leftovers() == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from session_world import MANIFEST, World, run, until, world
+from session_world import MANIFEST, PATIENCE, World, run, until, world
 
 from bugbox.errors import MachineLost, StateError
 from bugbox.machine.fake import FakeMachine
@@ -59,7 +59,7 @@ async def at_a_prompt(session: Session) -> Seat:
 
 async def reads(seat: Seat, wanted: bytes) -> None:
     seen = b""
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         while wanted not in seen:
             item = await seat.receive()
             assert not isinstance(item, Ended), seen
@@ -143,7 +143,7 @@ def test_a_forwarded_connection_that_was_open_wakes_it(made: World) -> None:
             running = await (await session.lifeline()).terminal(argv=["cat"], login=False)
             await resting(session)
             await running.send(b"a byte\n")
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE):
                 assert await running.receive() is not None
             assert session.state == "ready"
 
@@ -180,7 +180,7 @@ def test_one_that_works_by_itself_is_not_idle(made: World) -> None:
             await anyio.sleep(0.2)
             assert idleness.look() > 0.1
             # The VMM itself is kept busy, with pings, until it has had its share of a busy host.
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE):
                 while idleness.look() > 0.0:
                     with anyio.move_on_after(0.5):
                         while True:

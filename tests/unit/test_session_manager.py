@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
-from session_world import World, read_until, run, until, world
+from session_world import PATIENCE, World, read_until, run, until, world
 
 from bugbox.errors import (
     BootFailed,
@@ -65,7 +65,7 @@ def signal_vmm(session: Session, number: int) -> None:
 
 
 async def until_state(session: Session, state: str) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         while session.state != state:
             await session.changed(20)
 
@@ -423,7 +423,7 @@ def test_a_reboot_that_fails_says_why_and_rescue_still_works(made: World) -> Non
         signal_vmm(session, signal.SIGUSR1)
         await until_state(session, "failed")
         assert "boot.sh ended with status 1" in session.reason
-        with pytest.raises(MachineLost, match=r"boot.sh.*"), anyio.fail_after(20):
+        with pytest.raises(MachineLost, match=r"boot.sh.*"), anyio.fail_after(PATIENCE):
             while True:
                 await seat.receive()
         rescue = Seat(session, Login(user="root", rescue=True), 24, 80)
@@ -461,7 +461,7 @@ def test_somebody_else_takes_the_terminal(made: World) -> None:
         await read_until(first, b"$ ")
         second = Seat(session, Login(user="learner"), 24, 80)
         await second.come_back(first.terminal)
-        with pytest.raises(GuestError, match="somebody else"), anyio.fail_after(20):
+        with pytest.raises(GuestError, match="somebody else"), anyio.fail_after(PATIENCE):
             while True:
                 await first.receive()
         await second.send(b"echo second-$((1+1))\n")
@@ -584,7 +584,7 @@ def test_a_shell_of_a_stopped_session_ends_and_says_so(made: World) -> None:
         await read_until(seat, b"$ ")
         async with anyio.create_task_group() as group:
             group.start_soon(manager.answer, "stop", {"ids": [id]})
-            with pytest.raises(MachineLost, match=f"{id} was stopped"), anyio.fail_after(20):
+            with pytest.raises(MachineLost, match=f"{id} was stopped"), anyio.fail_after(PATIENCE):
                 while True:
                     await seat.receive()
 
@@ -604,7 +604,7 @@ def test_a_machine_that_dies_under_a_shell_ends_it_at_once(
         await read_until(seat, b"$ ")
         monkeypatch.setattr(Seat, "_says_it_goes_down", lambda self: anyio.sleep_forever())
         signal_vmm(session, signal.SIGKILL)
-        with pytest.raises(MachineLost, match=f"{id} is failed"), anyio.fail_after(20):
+        with pytest.raises(MachineLost, match=f"{id} is failed"), anyio.fail_after(PATIENCE):
             while True:
                 await seat.receive()
         report = await manager.answer("check", {})
@@ -641,7 +641,7 @@ def test_ps_shows_what_is_being_made_and_no_puzzle_for_a_bare_machine(made: Worl
         await manager.answer("start", {"image": "debian-12"})
         async with anyio.create_task_group() as group:
             group.start_soon(manager.answer, "start", {"puzzle": str(made.puzzle)})
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE):
                 while len(rows := await manager.answer("ps", {})) < 2:  # noqa: ASYNC110 (no event)
                     await anyio.sleep(0.01)
             bare, making = rows
