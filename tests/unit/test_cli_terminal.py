@@ -272,6 +272,7 @@ def test_a_keeper_that_is_killed_is_reached_again(guest: Guest, keeper: FakeKeep
         person.until(b"again$ ")
         assert guest.opened[-1][0] == "attach"
         assert guest.opened[-1][1]["terminal"] == "t1"
+        assert guest.opened[-1][1]["rescue"] is False
         person.type(b"x")
         person.until(b"<x>")
         guest.ends(code=0)

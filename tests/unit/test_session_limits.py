@@ -11,11 +11,11 @@ from typing import Any
 
 import anyio
 import pytest
-from session_world import MANIFEST, World, run, started, until, world
+from session_world import MANIFEST, World, read_until, run, started, until, world
 from test_session_idle import at_a_prompt, keeping, resting
 from test_session_manager import touch
 
-from bugbox.errors import StateError
+from bugbox.errors import GuestError, StateError
 from bugbox.puzzle.session_keys import SessionLimits
 from bugbox.session import auto_check
 from bugbox.session.limits import ends_at, extended
@@ -202,6 +202,74 @@ def test_only_so_many_terminals_at_once(made: World) -> None:
             with pytest.raises(StateError, match="gives no console"):
                 async for _ in session.console():
                     pass
+
+    run(work)
+
+
+def test_a_place_that_is_not_taken_after_all(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who fails to sit down, or is gone by then, keeps nobody else from it."""
+    wishing(made, "access: {terminals: 1}\n")
+
+    async def fail(self: Session, terminal: str) -> None:
+        raise OSError("no")
+
+    async def hang(self: Session, terminal: str) -> None:
+        waiting.set()
+        await anyio.sleep_forever()
+
+    waiting = anyio.Event()
+
+    async def work() -> None:
+        async with keeping(made) as manager:
+            session = await started(made, manager)
+            for hang_up in (fail, hang):
+                session.detached.append("left")
+                seat = Seat(session, Login(user="learner"), 24, 80)
+                with monkeypatch.context() as patched:
+                    patched.setattr(Session, "hang_up", hang_up)
+                    async with anyio.create_task_group() as group:
+                        if hang_up is fail:
+                            with pytest.raises(OSError, match="no"):
+                                await seat.sit_down()
+                        else:
+                            group.start_soon(seat.sit_down)
+                            await waiting.wait()
+                            group.cancel_scope.cancel()
+                assert session.seated == set()
+            with pytest.raises(GuestError):
+                await seat.come_back("no-such")
+            assert session.seated == set()
+            await (await at_a_prompt(session)).leave()
+
+    run(work)
+
+
+def test_coming_back_is_counted_too(made: World) -> None:
+    wishing(made, "access: {terminals: 1}\n")
+
+    async def work() -> None:
+        async with keeping(made) as manager:
+            session = await started(made, manager)
+            first = await at_a_prompt(session)
+            rescue = Seat(session, Login(user="root", rescue=True), 24, 80)
+            await rescue.sit_down()
+            # A shell that nobody knows of: it was opened through a keeper that died.
+            other = await (await session.lifeline()).terminal(user="learner", rows=24, cols=80)
+            await other.close()
+            second = Seat(session, Login(user="learner"), 24, 80)
+            with pytest.raises(StateError, match="has 1 terminal at once, and it is taken"):
+                await second.come_back(other.id)
+            assert session.seated == {first}
+            # Ours again, by another way; and what is for rescue takes nobody's place.
+            await second.come_back(first.terminal)
+            saving = Seat(session, Login(user="root", rescue=True), 24, 80)
+            await saving.come_back(rescue.terminal)
+            await first.leave()
+            assert (session.seated, session.detached) == ({second}, [])
+            await second.send(b"echo ours-$((1+1))\n")
+            await read_until(second, b"ours-2")
+            for seat in (second, rescue, saving):
+                await seat.leave()
 
     run(work)
 

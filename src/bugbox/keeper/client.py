@@ -92,6 +92,7 @@ class Terminal:
     ) -> None:
         self._home = home
         self._size = {"rows": args["rows"], "cols": args["cols"]}
+        self._rescue = bool(args.get("rescue"))
         self._stream = stream(home, "terminal", args, on_event)
         self.id = str(self._stream.info["id"])
         self.terminal = str(self._stream.info["terminal"])
@@ -166,7 +167,12 @@ class Terminal:
 
     def _reattach(self) -> None:
         self._stream.close()
-        args = {"id": self.id, "terminal": self.terminal, **self._size}
+        args = {
+            "id": self.id,
+            "terminal": self.terminal,
+            "rescue": self._rescue,
+            **self._size,
+        }
         for attempt in range(_ATTEMPTS):
             try:
                 self._stream = stream(self._home, "attach", args)

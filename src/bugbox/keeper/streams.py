@@ -75,7 +75,8 @@ async def _terminal(manager: Manager, client: Client, args: Args) -> None:
 
 async def _attach(manager: Manager, client: Client, args: Args) -> None:
     session = (await manager.find(args.get("id"))).session
-    seat = Seat(session, Login(user=session.plan.user), *_size(args))
+    login = Login(user=session.plan.user, rescue=bool(args.get("rescue")))
+    seat = Seat(session, login, *_size(args))
     await seat.come_back(str(args.get("terminal")))
     await pump.terminal(client, seat, {"id": session.id, "terminal": seat.terminal})
 

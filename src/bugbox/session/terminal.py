@@ -92,9 +92,9 @@ class Seat:
     async def sit_down(self) -> None:
         """Open a new shell. StateError when there are as many as its puzzle allows."""
         lifeline = await self.session.lifeline()
-        if not self._login.rescue:
-            await self._take_place()
         try:
+            if not self._login.rescue:
+                await self._make_room(self._take_place())
             self._terminal = await lifeline.terminal(
                 user=self._login.user,
                 rows=self._rows,
@@ -108,10 +108,13 @@ class Seat:
             self.session.seated.discard(self)
             raise
 
-    async def _take_place(self) -> None:
-        """Be one of those at a terminal; shells that nobody sits at make room for us."""
+    def _take_place(self, terminal: str = "") -> int:
+        """Be one of those at a terminal, besides so many; who is at `terminal` gives us theirs."""
         session, most = self.session, self.session.plan.access.terminals
-        others = len(session.seated - {self})
+        others = sum(
+            not (isinstance(each, Seat) and terminal and each.terminal == terminal)
+            for each in session.seated - {self}
+        )
         if most is not None and others >= most:
             raise StateError(
                 f"{session.id} has {most} terminal{'' if most == 1 else 's'} at once, "
@@ -119,14 +122,29 @@ class Seat:
                 hint="leave one of them; access.terminals in its puzzle.yaml says how many",
             )
         session.seated.add(self)
+        return others
+
+    async def _make_room(self, others: int) -> None:
+        """End shells that nobody sits at, for ours."""
+        most = self.session.plan.access.terminals
         if most is not None:
             await self._keep_detached(most - others - 1)
 
     async def come_back(self, terminal: str) -> None:
-        """Attach to the shell that we, or somebody before us, left running."""
+        """Attach to the shell that we, or somebody before us, left running.
+
+        StateError when as many as its puzzle allows are at other ones.
+        """
         lifeline = await self.session.lifeline()
-        self._terminal = await lifeline.attach(terminal, self._rows, self._cols)
-        self.session.seated.add(self)
+        had = self in self.session.seated
+        try:
+            if not self._login.rescue:
+                self._take_place(terminal)
+            self._terminal = await lifeline.attach(terminal, self._rows, self._cols)
+        except BaseException:
+            if not had:
+                self.session.seated.discard(self)
+            raise
         if terminal in self.session.detached:
             self.session.detached.remove(terminal)
 
@@ -163,10 +181,13 @@ class Seat:
     async def leave(self) -> None:
         """Stand up; the shell lives on. Only so many are kept that nobody sits at."""
         terminal, self._terminal = self._terminal, None
-        self.session.seated.discard(self)
+        seated = self.session.seated
+        seated.discard(self)
         if terminal is None or self._over:
             return
         await terminal.close()
+        if any(isinstance(each, Seat) and each.terminal == terminal.id for each in seated):
+            return  # whose it is now
         self.session.detached.append(terminal.id)
         most = self.session.plan.access.terminals
         room = _DETACHED_LIMIT if most is None else most - len(self.session.seated)
