@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from bugbox.machine.qemu import gate, gatekeeper
 from bugbox.machine.qemu.gate import Order, known, resolved
 from bugbox.machine.qemu.gatekeeper import answer, question, serve
+from bugbox.machine.qemu.lookup import looked_up
 
 #: This host itself, as an owner may allow.
 THERE = "127.0.0.1"
@@ -25,6 +26,9 @@ THERE = "127.0.0.1"
 
 def order(*goals: str, **changes: object) -> Order:
     plain: dict[str, object] = {"names": False, "private": True, "uid": None, "groups": ()}
+    if "found" not in changes:
+        found, failed = looked_up(each.rpartition(":")[0] for each in goals)
+        plain |= {"found": found, "failed": failed}
     return Order(goals=goals, **{**plain, **changes})  # type: ignore[arg-type]
 
 
@@ -109,6 +113,38 @@ def test_a_public_address_of_this_host_is_left_out(monkeypatch: pytest.MonkeyPat
         "1.0.0.1": [("1.0.0.1", 22)],
     }
     assert resolved(order("1.1.1.1:22"))["1.1.1.1"] == [("1.1.1.1", 22)]
+
+
+def test_names_are_asked_for_at_once_and_a_dead_resolver_costs_one_limit(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    never, together = threading.Event(), threading.Barrier(2)
+
+    def ask(host: str, *_: object) -> list[tuple[object, ...]]:
+        if host.startswith("dead"):
+            never.wait(60)
+        if host == "nowhere" or host.startswith("dead"):
+            raise socket.gaierror(-2, "Name or service not known")
+        together.wait(30)  # one after another would never get further
+        return [(0, 0, 0, "", ("198.51.100.7", 0)), (0, 0, 0, "", ("198.51.100.7", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    names = ["nowhere", *(f"dead{each}" for each in range(30)), "one", "other", "one"]
+    try:
+        found, failed = looked_up(names, limit=2.0)
+    finally:
+        never.set()
+    assert found == {"one": ["198.51.100.7"], "other": ["198.51.100.7"]}
+    assert failed.pop("nowhere").endswith("Name or service not known")
+    assert set(failed.values()) == {"no answer within 2 s"} and len(failed) == 30
+    table = resolved(order("dead0:80", "one:80", private=True, found=found, failed=failed))
+    assert table == {"dead0": [], "one": [("198.51.100.7", 80)]}
+    assert "dead0: no answer within 2 s: left out" in capfd.readouterr().err
+
+
+def test_what_no_name_could_be_is_left_out() -> None:
+    found, failed = looked_up([f"{'x' * 64}.example"])
+    assert found == {} and len(failed) == 1
 
 
 def test_what_is_too_many_is_told(

@@ -7,7 +7,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,9 @@ import pytest
 from bugbox.errors import HostError, StateError
 from bugbox.host.proc import Process
 from bugbox.machine.qemu.cmdline import Platform
-from bugbox.machine.qemu.launch import launch
+from bugbox.machine.qemu.launch import _gate, launch
 from bugbox.machine.sockets import log_tail
-from bugbox.machine.spec import Drive, Kernel, MachineSpec
+from bugbox.machine.spec import Drive, Kernel, MachineSpec, Nic
 
 PLATFORM = Platform(accel="tcg", cpu="max")
 #: Shows what it inherited, then waits to be killed.
@@ -187,3 +187,23 @@ def test_too_long_a_name_for_a_socket(spec: MachineSpec, started: Started) -> No
     with pytest.raises(HostError, match="too long"):
         start(dataclasses.replace(spec, runtime=long), started)
     assert started.processes == []
+
+
+def test_goals_are_looked_up_before_the_gate(
+    spec: MachineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def look_up(names: Iterable[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
+        asked.extend(names)
+        return {"deb.example": ["192.0.2.7"]}, {"gone.example": "no such"}
+
+    monkeypatch.setattr("bugbox.machine.qemu.launch.looked_up", look_up)
+    assert _gate(spec, ()) == []
+    goals = ("deb.example:80", "gone.example:443")
+    nic = Nic(id="net", mac="52:54:00:12:34:56", restrict=False, reach=goals)
+    *_, order = _gate(dataclasses.replace(spec, nics=(nic,)), ())
+    told = json.loads(order)
+    assert asked == ["deb.example", "gone.example"]
+    assert told["found"] == {"deb.example": ["192.0.2.7"]}
+    assert told["failed"] == {"gone.example": "no such"}

@@ -45,6 +45,10 @@ class Order:
 
     #: "host:port" of each.
     goals: tuple[str, ...]
+    #: The addresses of their hosts, and why others have none. They were looked up before: here
+    #: somebody waits for what this process becomes.
+    found: Mapping[str, Sequence[str]]
+    failed: Mapping[str, str]
     #: Any name is answered; otherwise those of the goals.
     names: bool
     #: Addresses of private networks and of this host are goals, too.
@@ -82,19 +86,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 def resolved(order: Order) -> dict[str, list[tuple[str, int]]]:
-    """Return each goal's name with its addresses and ports; one that is not found has none."""
+    """Return each goal's name with the addresses and ports that are allowed; there may be none."""
     table: dict[str, list[tuple[str, int]]] = {}
     # Of many goals each has fewer, so that none has nothing.
     most = min(_MOST_ADDRESSES, _MOST_GOALS // max(1, len(order.goals)))
     for goal in order.goals:
         host, _, port = goal.rpartition(":")
         found = table.setdefault(host.lower(), [])
-        try:
-            raw = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
-        except OSError as error:
-            _say(f"{host}: {error}")
-            continue
-        addresses = list(dict.fromkeys(str(each[4][0]) for each in raw))
+        addresses = order.found.get(host, ())
+        if not addresses:
+            _say(f"{host}: {order.failed.get(host, 'not looked up')}: left out")
         if len(addresses) > most:
             _say(f"{goal} has {len(addresses)} addresses: all but {most} are left out")
         for address in addresses[:most]:

@@ -20,6 +20,7 @@ from bugbox.host.proc import Process, find, spawn
 from bugbox.machine.qemu import gate
 from bugbox.machine.qemu.cmdline import Descriptors, Platform, arguments, drive_nodes
 from bugbox.machine.qemu.gate import Order
+from bugbox.machine.qemu.lookup import looked_up
 from bugbox.machine.sockets import listen
 from bugbox.machine.spec import MachineSpec
 from bugbox.paths import SessionPaths
@@ -97,8 +98,11 @@ def _gate(spec: MachineSpec, groups: tuple[int, ...]) -> list[str]:
     """Return what goes before QEMU's own words where the guest reaches some addresses only."""
     for nic in spec.nics:
         if nic.reach is not None:
+            found, failed = looked_up(goal.rpartition(":")[0] for goal in nic.reach)
             order = Order(
                 goals=nic.reach,
+                found=found,
+                failed=failed,
                 names=nic.names,
                 private=nic.private,
                 uid=spec.uid,
