@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
-from session_world import World, run, world
+from session_world import PATIENCE, World, run, world
 
 from bugbox.machine.fake import FakeDriver
 from bugbox.machine.state import State
@@ -104,6 +104,7 @@ def test_one_of_other_parts_serves_nobody(
     made: World, resident: Resident, rehearsal: Rehearsal
 ) -> None:
     resident.fill(parts_of(made), SIZE)
+    assert resident.stands_by
     assert claim(made, resident, 2 * SIZE) is None
     resident.fill(parts_of(made), 2 * SIZE)
     assert claim(made, resident, 2 * SIZE) is State.READY and rehearsal.count == 2
@@ -117,7 +118,7 @@ def test_one_of_other_parts_serves_nobody(
 @pytest.mark.usefixtures("rehearsal")
 def test_one_that_died_is_forgotten(made: World, resident: Resident) -> None:
     resident.fill(parts_of(made), SIZE)
-    resident._join()
+    assert resident.stands_by
     (folder,) = made.home.sessions.iterdir()
     assert folder.name.startswith("build-standby-")
     for pid in made.processes():
@@ -131,10 +132,65 @@ def test_the_end_does_not_wait_for_it(
 ) -> None:
     rehearsal.endless = True
     resident.fill(parts_of(made), SIZE)
-    assert rehearsal.begun.wait(60)
+    assert rehearsal.begun.wait(PATIENCE)
     resident.close()
     assert made.leftovers() == []
     resident.fill(parts_of(made), SIZE)
+    assert made.leftovers() == []
+
+
+def test_other_parts_do_not_wait_for_it(
+    made: World, resident: Resident, rehearsal: Rehearsal
+) -> None:
+    rehearsal.endless = True
+    resident.fill(parts_of(made), SIZE)
+    assert rehearsal.begun.wait(PATIENCE)
+    assert claim(made, resident, 2 * SIZE) is None
+    # Nor does one for them: what nobody wants any more is not finished.
+    rehearsal.endless = False
+    resident.fill(parts_of(made), 2 * SIZE)
+    assert claim(made, resident, 2 * SIZE) is State.READY
+    assert made.leftovers() == [] and rehearsal.count == 2
+
+
+def test_the_wait_for_it_can_be_given_up(
+    made: World, resident: Resident, rehearsal: Rehearsal
+) -> None:
+    rehearsal.endless = True
+    resident.fill(parts_of(made), SIZE)
+    assert rehearsal.begun.wait(PATIENCE)
+
+    async def work() -> bool:
+        with anyio.move_on_after(0.2) as scope:
+            async with resident.claimed(parts_of(made), SIZE, made.folder / "made.qcow2"):
+                pytest.fail("it is not made")
+        return scope.cancelled_caught
+
+    assert run(work)
+    resident.fill(parts_of(made), SIZE)
+    assert rehearsal.count == 1, "it goes on being made"
+    resident.close()
+    assert made.leftovers() == []
+
+
+def test_of_two_builds_at_once_one_has_it(
+    made: World, resident: Resident, rehearsal: Rehearsal
+) -> None:
+    resident.fill(parts_of(made), SIZE)
+    had: list[bool] = []
+
+    async def one(number: int) -> None:
+        to = made.folder / f"{number}.qcow2"
+        async with resident.claimed(parts_of(made), SIZE, to) as machine:
+            had.append(machine is not None)
+
+    async def work() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(2):
+                group.start_soon(one, number)
+
+    run(work)
+    assert sorted(had) == [False, True] and rehearsal.count == 1
     assert made.leftovers() == []
 
 

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that one may take to be there again.
 _WAKE_TIMEOUT = 20.0
+#: Seconds between two looks whether it is made.
+_LOOK = 0.05
 
 #: What a machine was made of: base, kernel, initramfs, size of its disks.
 _Key = tuple[str, Path, Path, int]
@@ -49,7 +51,6 @@ _Key = tuple[str, Path, Path, int]
 
 @dataclass(frozen=True, slots=True)
 class _Standby:
-    key: _Key
     ledger: Ledger
 
     @property
@@ -61,26 +62,28 @@ class Resident:
     """At most one build machine that stands by, of this process. Close it at the end."""
 
     def __init__(self) -> None:
-        self._standby: _Standby | None = None
-        self._filling: threading.Thread | None = None
-        self._cancel: Callable[[], object] | None = None
+        #: The one that stands by, is being made, or was given away.
+        self._making: _Making | None = None
         self._closed = False
 
     @property
     def stands_by(self) -> bool:
         """Whether there is one; waits for one that is being made."""
-        self._join()
-        return self._standby is not None
+        making = self._making
+        if making is None:
+            return False
+        making.join()
+        return making.made is not None
 
     def fill(self, parts: Parts, disk_bytes: int) -> None:
         """See to one in the background, for builds with these parts and disks of that size."""
-        self._join()
-        key = _key(parts, disk_bytes)
-        if self._closed or (self._standby is not None and self._standby.key == key):
+        making = self._making
+        if self._closed or (making is not None and making.serves(_key(parts, disk_bytes))):
             return
         self._drop()
-        self._filling = threading.Thread(target=self._fill, args=(parts, disk_bytes))
-        self._filling.start()
+        making = _Making(parts, disk_bytes)
+        making.start()
+        self._making = making
 
     @asynccontextmanager
     async def claimed(
@@ -88,10 +91,12 @@ class Resident:
     ) -> AsyncIterator[Machine | None]:
         """Give the machine that stands by to one build, ready for it; None: there is none.
 
+        One that is being made is waited for when it is such a one; that can be cancelled.
         Afterwards it is gone, and its puzzle's disk is at `to` when all went well.
         """
         async with AsyncExitStack() as undo:
-            standby = await in_thread(self._take, _key(parts, disk_bytes))
+            making = self._making
+            standby = await making.take(_key(parts, disk_bytes)) if making is not None else None
             if standby is not None:
                 undo.push_async_callback(shielded, lambda: in_thread(give_back, standby.ledger))
             machine = await self._woken(standby, parts, undo) if standby is not None else None
@@ -103,10 +108,12 @@ class Resident:
     def close(self) -> None:
         """End it, or the making of it."""
         self._closed = True
-        if self._cancel is not None:
-            self._cancel()
-        self._join()
         self._drop()
+
+    def _drop(self) -> None:
+        making, self._making = self._making, None
+        if making is not None:
+            making.end()
 
     async def _woken(self, standby: _Standby, parts: Parts, undo: AsyncExitStack) -> Machine | None:
         record = standby.ledger.record
@@ -124,45 +131,74 @@ class Resident:
             log.warning("the build machine that stood by: %s", error)
             return None
 
-    def _take(self, key: _Key) -> _Standby | None:
-        self._join()
-        standby = self._standby
-        if standby is None or standby.key != key:
+
+class _Making(threading.Thread):
+    """One that is made in a thread of its own, kept until somebody takes it."""
+
+    def __init__(self, parts: Parts, disk_bytes: int) -> None:
+        super().__init__(name="build machine")
+        self.parts = parts
+        self.disk_bytes = disk_bytes
+        self.key = _key(parts, disk_bytes)
+        #: What was made, until it is taken.
+        self.made: _Standby | None = None
+        #: Whoever takes it, ends it or lets its loop end has this.
+        self._lock = threading.Lock()
+        self._unwanted = False
+        self._cancel: Callable[[], object] | None = None
+
+    def serves(self, key: _Key) -> bool:
+        """Whether a build with that key will have it, if all goes well."""
+        return key == self.key and (self.is_alive() or self.made is not None)
+
+    async def take(self, key: _Key) -> _Standby | None:
+        """Give it away, once, when it is made; None at once when it is for other builds."""
+        if key != self.key:
             return None
-        self._standby = None
-        return standby
+        while self.is_alive():  # noqa: ASYNC110 (another thread, with a loop of its own)
+            await anyio.sleep(_LOOK)
+        return self._taken()
 
-    def _drop(self) -> None:
-        standby, self._standby = self._standby, None
-        if standby is not None:
-            give_back(standby.ledger)
+    def end(self) -> None:
+        """End it, or the making of it."""
+        with self._lock:
+            self._unwanted = True
+            if self._cancel is not None:
+                self._cancel()
+        self.join()
+        made = self._taken()
+        if made is not None:
+            give_back(made.ledger)
 
-    def _join(self) -> None:
-        thread, self._filling = self._filling, None
-        if thread is not None:
-            thread.join()
+    def _taken(self) -> _Standby | None:
+        with self._lock:
+            made, self.made = self.made, None
+        return made
 
     # In the thread.
 
-    def _fill(self, parts: Parts, disk_bytes: int) -> None:
+    def run(self) -> None:
+        """Make it; what goes wrong is a line in the log."""
         try:
-            anyio.run(self._cancellable, parts, disk_bytes)
+            anyio.run(self._cancellable)
         except (BugboxError, OSError) as error:
             log.warning("no build machine stands by: %s", error)
 
-    async def _cancellable(self, parts: Parts, disk_bytes: int) -> None:
+    async def _cancellable(self) -> None:
         loop = asyncio.get_running_loop()
         with anyio.CancelScope() as scope:
-            self._cancel = lambda: loop.call_soon_threadsafe(scope.cancel)
+            with self._lock:
+                self._cancel = lambda: loop.call_soon_threadsafe(scope.cancel)
+                unwanted = self._unwanted
             try:
-                if not self._closed:
-                    self._standby = await _stand_by(parts, disk_bytes)
+                if not unwanted:
+                    self.made = await _stand_by(self.parts, self.disk_bytes)
             finally:
-                self._cancel = None
+                with self._lock:
+                    self._cancel = None
 
 
 async def _stand_by(parts: Parts, disk_bytes: int) -> _Standby:
-    key = _key(parts, disk_bytes)
     # What a driver keeps belongs to one event loop.
     parts = dataclasses.replace(parts, driver=choose(parts.home, parts.settings, BUILDER))
     async with AsyncExitStack() as undo:
@@ -177,7 +213,7 @@ async def _stand_by(parts: Parts, disk_bytes: int) -> _Standby:
         await machine.pause()
         await machine.release()
         undo.pop_all()
-    return _Standby(key, ledger)
+    return _Standby(ledger)
 
 
 def _key(parts: Parts, disk_bytes: int) -> _Key:
