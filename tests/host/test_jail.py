@@ -339,6 +339,22 @@ def test_users_run_out_and_a_stale_one_comes_back(place: Place) -> None:
     three.give_back()
 
 
+def test_its_processes_end_and_the_jail_stays(place: Place) -> None:
+    one, two = place.jail("one"), place.jail("two")
+    for jail in (one, two):
+        jail.take()
+    (one.root / "task").write_text("fork")
+    ours, other = place.run(one), place.run(two)
+    until(lambda: place.said().count("up") == 2, "both run")
+    assert len(processes_of(one.uid)) == 16
+    place.jails.end(place.owner("one"))
+    assert not ours.alive and processes_of(one.uid) == []
+    assert one.root.is_dir() and other.alive
+    place.jails.end(place.owner("nobody"))
+    one.give_back()
+    two.give_back()
+
+
 def test_a_jail_that_no_lease_knows(place: Place) -> None:
     jail = place.jail()
     jail.take()

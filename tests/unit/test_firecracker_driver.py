@@ -18,13 +18,22 @@ import pytest
 from firecracker_double import double, end_commands
 from session_world import PATIENCE
 
-from bugbox.errors import BootFailed, HostError, MachineLost, MissingTool, UserError
+from bugbox.errors import (
+    BootFailed,
+    GuestError,
+    HostError,
+    MachineLost,
+    MissingTool,
+    StateError,
+    UserError,
+)
 from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process, spawn
 from bugbox.machine.driver import Machine
 from bugbox.machine.firecracker import driver as firecracker
 from bugbox.machine.firecracker.config import Names, arguments, requests
 from bugbox.machine.firecracker.driver import FirecrackerDriver
+from bugbox.machine.firecracker.jail import Jails
 from bugbox.machine.firecracker.version import Version
 from bugbox.machine.firecracker.warden import _remove
 from bugbox.machine.spec import Drive, Kernel, MachineSpec, Nic
@@ -261,6 +270,33 @@ async def test_its_firecracker_dies_with_its_warden(
     assert await gone(pid)
     await reaches(machine, State.FAILED)
     await machine.stop(0)
+
+
+async def test_what_outlives_its_warden_is_ended_before_it_is_called_failed(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A jailed Firecracker does: it has changed its user."""
+    told: list[object] = []
+    stuck = ""
+
+    def end(jails: Jails, owner: Path) -> None:
+        told.append(owner)
+        if stuck:
+            raise StateError(stuck)
+
+    monkeypatch.setattr(firecracker, "_end_jailed", end)
+    machine = await ready(double(tmp_path, monkeypatch), spec)
+    machine.watch(told.append)
+    machine.process.kill()
+    await reaches(machine, State.FAILED)
+    assert told == [spec.root, State.FAILED]
+    stuck = "process 7 does not end"
+    with pytest.raises(GuestError, match="process 7 does not end"):
+        await machine.stop(0)
+    assert machine.state is State.FAILED
+    stuck = ""
+    await machine.stop(0)
+    assert told[-2:] == [spec.root, State.STOPPED]
 
 
 @pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGSEGV])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from session_world import World, eventually, run, world
 from bugbox.config import Settings
 from bugbox.errors import BootFailed, BugboxError, OutOfResources
 from bugbox.machine import fake
+from bugbox.machine.driver import Abilities
 from bugbox.machine.lifeline.shell import Lifeline
 from bugbox.machine.spec import MachineSpec
 from bugbox.machine.state import State
@@ -29,6 +31,7 @@ from bugbox.session.reaper import collect, give_back
 from bugbox.session.record import Phase, load
 from bugbox.session.stopwatch import Stopwatch
 from bugbox.session.vmm_user import make_socket_folder, own_uid
+from bugbox.session.wires import JAIL
 from bugbox.storage.disks import qcow2
 
 #: Everything that the main path takes or waits for, in no special order.
@@ -325,6 +328,28 @@ def test_give_back_leaves_nothing_running(made: World) -> None:
     assert ledger is not None
     give_back(ledger)
     eventually(lambda: made.leftovers() == [])
+
+
+def test_a_jail_is_written_down_before_the_same_disk_boots_in_it(made: World) -> None:
+    """One that was started unjailed, under other settings."""
+    ledger = record.take_over(made.home, start(made))
+    assert ledger is not None and JAIL not in ledger.record.holds
+    seen: list[tuple[str, ...]] = []
+
+    class Jailed(fake.FakeDriver):
+        @property
+        def abilities(self) -> Abilities:
+            return replace(super().abilities, jailed=True)
+
+        async def boot(self, *args: Any, **kwargs: Any) -> fake.FakeMachine:
+            seen.append(tuple(load(made.home, ledger.record.id).holds))
+            raise BootFailed("no")
+
+    host = replace(made.host, driver=Jailed())
+    with pytest.raises(BootFailed, match="no"):
+        run(path.boot_same_disk, ledger, made.plan(), host, Stopwatch())
+    assert len(seen) == 1 and JAIL in seen[0]
+    give_back(ledger)
 
 
 def test_the_folder_of_a_machines_sockets_stays_ours(tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ async def boot_same_disk(ledger: Ledger, plan: Plan, host: Host, watch: Stopwatc
         await in_thread(by_name(ledger.record.disk).bring_back, place_of(ledger.paths))
         await in_thread(make_socket_folder, spec.runtime)
         with watch.stage("vmm"), step("Boot"):
+            if host.driver.abilities.jailed:  # the settings may say so only now
+                await in_thread(ledger.hold, JAIL)
             machine = await host.driver.boot(spec, ledger.process_started)
             undo.push_async_callback(shielded, lambda: machine.stop(0.0))
         new = ledger.record.fresh

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,7 +17,7 @@ from bugbox.host.bridge import in_thread
 from bugbox.host.proc import Process
 from bugbox.machine.cmdline import kernel_args
 from bugbox.machine.driver import Abilities, Machine
-from bugbox.machine.firecracker.jail import Jail, JailLimits, jails_of
+from bugbox.machine.firecracker.jail import Jail, JailLimits, Jails, jails_of
 from bugbox.machine.firecracker.launch import last_words, launch
 from bugbox.machine.firecracker.machine import FirecrackerMachine
 from bugbox.machine.firecracker.probe import check_kvm, jailer_path, program_version
@@ -161,7 +163,19 @@ class FirecrackerDriver:
         return jail
 
     def _machine(self, spec: MachineSpec, process: Process, state: State) -> FirecrackerMachine:
-        return FirecrackerMachine(spec, process, factor=self.settings.timeout_factor, state=state)
+        return FirecrackerMachine(
+            spec,
+            process,
+            factor=self.settings.timeout_factor,
+            state=state,
+            end_rest=partial(_end_jailed, jails_of(self.home, self.settings), spec.root),
+        )
+
+
+def _end_jailed(jails: Jails, owner: Path) -> None:
+    """Whatever the settings say now: what runs may have been started under others."""
+    if os.geteuid() == 0:
+        jails.end(owner)
 
 
 async def _take_back(machine: FirecrackerMachine | None, taken: list[Process]) -> None:

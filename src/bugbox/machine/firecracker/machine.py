@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,12 +44,22 @@ _NO_COPIES = "a Firecracker machine cannot be saved or copied yet"
 class FirecrackerMachine(Life):
     """A machine in one Firecracker. Made by the driver."""
 
-    def __init__(self, spec: MachineSpec, process: Process, *, factor: float, state: State) -> None:
+    def __init__(
+        self,
+        spec: MachineSpec,
+        process: Process,
+        *,
+        factor: float,
+        state: State,
+        end_rest: Callable[[], None],
+    ) -> None:
         paths = SessionPaths(spec.root, spec.runtime)
         lifeline = Lifeline(paths.vsock, port=LIFELINE_PORT, factor=factor)
         super().__init__(spec, process, lifeline, state)
         self.console.on_line = self._on_line
         self._factor = factor
+        #: Ends what outlives a warden; StateError when it cannot.
+        self._end_rest = end_rest
         self._control = Control(paths.control, self._on_event, self._on_lost)
         self._api = Api(paths.api, factor=factor)
         #: Its version is known and it answers.
@@ -133,9 +143,13 @@ class FirecrackerMachine(Life):
             if await in_thread(self.process.wait_gone, wait):
                 break
             self.process.kill()
+        reason = f"process {self.process.pid} does not end" if self.process.alive else ""
+        try:
+            await in_thread(self._end_rest)
+        except BugboxError as error:
+            reason = reason or error.message
         await self._let_go()
-        if self.process.alive:
-            reason = f"process {self.process.pid} does not end"
+        if reason:
             self._set(State.FAILED, reason)
             raise GuestError(reason, hint="it hangs in the kernel: look at the host's disks")
         self._set(State.STOPPED)
@@ -257,6 +271,9 @@ class FirecrackerMachine(Life):
     async def _find_out(self) -> None:
         """The warden's connection ended: it has died, or its Firecracker has, and it says why."""
         gone = await in_thread(self.process.wait_gone, 2.0)
+        # What is called failed must not run on.
+        with contextlib.suppress(BugboxError):  # stop says it
+            await in_thread(self._end_rest)
         said = f"Firecracker ended unexpectedly: {last_words(self.spec)}"
         why = said if gone else "the machine's warden hangs"
         self._error = error = MachineLost(why, detail=log_tail(self.spec))

@@ -13,8 +13,8 @@ poweroff and from a death, and takes these words on its control socket, one JSON
     {"do": "quit"}     end it, and ourselves
 
 It says `{"is": "running"|"frozen"|"off"}` to whoever connects, and then what happens: `reset` (with
-`by`: "guest" or "host"), `off`, `halted`, `frozen`, `thawed`, `died`. When it is killed its
-Firecracker is, too.
+`by`: "guest" or "host"), `off`, `halted`, `frozen`, `thawed`, `died`. When it is killed an unjailed
+Firecracker is, too; a jailed one runs on until whoever finds that out ends it by its user.
 
 Standard library only, and little of it: there is one for each machine.
 """
