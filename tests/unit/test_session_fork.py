@@ -8,7 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from bugbox.machine import fake
 from bugbox.machine.fake import FakeDriver, FakeMachine
 from bugbox.machine.template import Capture
 from bugbox.session import checkpoint as checkpointing
+from bugbox.session import checkpoints
 from bugbox.session import fork as forking
+from bugbox.session.identity import clock_offset, set_clock
 from bugbox.session.manager import Manager
 from bugbox.session.record import Phase, load
+from bugbox.session.session import Session
 from bugbox.session.terminal import Login, Seat
 
 CLONE_CHECKS = """\
@@ -116,6 +120,41 @@ def test_a_fork_whose_identity_fails_is_gone_and_its_original_runs_on(
         assert [row["id"] for row in await manager.answer("ps", {})] == [one.id]
         assert len(made.processes()) == 1
         assert (await manager.answer("check", {"id": one.id}))["solved"] is False
+
+    managed(made, work)
+
+
+def test_a_clock_that_is_set_before_the_copy_stays_set(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Much may happen between a fork's first question and its copy, a learner's `date -s` too."""
+    change, hour = Session.change, 3600 * 10**9
+
+    @asynccontextmanager
+    async def later(self: Session) -> AsyncIterator[None]:
+        async with change(self):
+            assert self.machine is not None
+            now = await clock_offset(self.machine.lifeline)
+            await set_clock(self.machine.lifeline, now + hour)
+            yield
+
+    async def work(manager: Manager) -> None:
+        one = await started(made, manager)
+
+        async def offset(session: Session) -> int:
+            return round(await clock_offset(await session.lifeline()) / hour)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Session, "change", later)
+            two = (await manager.find((await manager.answer("fork", {"id": one.id}))["id"])).session
+            assert (await offset(one), await offset(two)) == (1, 1)
+            await manager.answer("checkpoint", {"id": one.id})
+        assert await offset(one) == 2
+        (kept,) = checkpoints.kept(one.ledger.paths)
+        assert round(kept.clock_offset_ns / hour) == 2
+        await set_clock(await one.lifeline(), 0)
+        await manager.answer("undo", {"id": one.id})
+        assert await offset(one) == 2
 
     managed(made, work)
 

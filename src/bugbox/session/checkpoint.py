@@ -27,7 +27,7 @@ from bugbox.session.checkpoints import Kept
 from bugbox.session.description import from_json, to_json
 from bugbox.session.fork import is_ready, wake
 from bugbox.session.freeze import freeze, require_forkable, shorten
-from bugbox.session.identity import Identity, clock_offset
+from bugbox.session.identity import Identity
 from bugbox.session.session import Session
 from bugbox.session.stopwatch import Stopwatch
 from bugbox.storage.file import require_free
@@ -53,8 +53,7 @@ async def checkpoint(session: Session, label: str | None) -> dict[str, Any]:
     """Keep the machine as it is now; one of the same label is replaced."""
     require_forkable(session)
     paths, watch = session.ledger.paths, Stopwatch()
-    lifeline = await session.lifeline()
-    offset = await clock_offset(lifeline)
+    await session.lifeline()
     async with session.change():
         name = await in_thread(checkpoints.new_label, paths, label)
         have = {each.label for each in await in_thread(checkpoints.kept, paths)}
@@ -69,7 +68,7 @@ async def checkpoint(session: Session, label: str | None) -> dict[str, Any]:
         state = await in_thread(_new_file, coming / "state")
         try:
             with watch.stage("copy"), step("Keep the machine"):
-                frozen = await freeze(session, state, offset)
+                frozen = await freeze(session, state)
             made = time.time()
             # From here on the machine runs; none of these files changes any more.
             with watch.stage("keep"):
@@ -77,6 +76,7 @@ async def checkpoint(session: Session, label: str | None) -> dict[str, Any]:
                 files = await in_thread(checkpoints.looked_at, coming / "state", frozen.spec)
         finally:
             os.close(state)
+        offset = frozen.clock_offset_ns
         await in_thread(checkpoints.publish, coming, name, made, frozen.spec, offset, files)
     return {
         "id": session.id,

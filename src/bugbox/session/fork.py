@@ -28,7 +28,6 @@ from bugbox.session.description import to_json
 from bugbox.session.freeze import Frozen, freeze, require_forkable
 from bugbox.session.identity import (
     Identity,
-    clock_offset,
     host_keys,
     hostname,
     refresh,
@@ -97,7 +96,7 @@ async def fork(
         with _closing(state):
             async with session.change():
                 with watch.stage("copy"), step("Copy the machine"):
-                    frozen = await freeze(session, state, identity.clock_offset_ns)
+                    frozen = await freeze(session, state)
                 with watch.stage("disk"):
                     # While nobody merges images: from now on they have two names.
                     spec = await in_thread(_take_disk, ledger, session, frozen)
@@ -107,7 +106,9 @@ async def fork(
         taken.push_async_callback(shielded, lambda: machine.stop(0.0))
         with watch.stage("wake"):
             name = ledger.record.id if identity.hostname else ""
-            own = dataclasses.replace(identity, hostname=name)
+            own = dataclasses.replace(
+                identity, hostname=name, clock_offset_ns=frozen.clock_offset_ns
+            )
             await wake(machine, session.host.settings.timeout_factor, own, somebody_else)
         await is_ready(ledger, machine)
         taken.pop_all()
@@ -141,16 +142,15 @@ async def is_ready(ledger: Ledger, machine: Machine) -> None:
 
 
 async def _identity(session: Session, lifeline: Lifeline, somebody_else: bool) -> Identity:
-    """Ask the machine what its fork must have otherwise; its clock may be wrong on purpose."""
-    offset = await clock_offset(lifeline)
+    """Ask the machine what its fork must have otherwise; the clock is the copy's to tell."""
     if not somebody_else:
-        return Identity(hostname="", clock_offset_ns=offset)
+        return Identity(hostname="", clock_offset_ns=0)
     name = await hostname(lifeline)
     assert session.machine is not None
     return Identity(
         # It is called after its session, or as the puzzle or the learner wants it.
         hostname=name if name == session.id else "",
-        clock_offset_ns=offset,
+        clock_offset_ns=0,
         host_keys=await host_keys(lifeline),
         network=bool(session.machine.spec.nics),
     )

@@ -23,6 +23,7 @@ from bugbox.machine.template import Capture
 from bugbox.session import chain
 from bugbox.session.checkpoints import pinned
 from bugbox.session.description import from_json, to_json
+from bugbox.session.identity import clock_offset
 from bugbox.session.session import Session
 
 __all__ = ["Frozen", "freeze", "require_forkable", "shorten"]
@@ -38,6 +39,8 @@ class Frozen:
     spec: MachineSpec
     #: How long the machine stood still for it.
     pause_ms: float
+    #: Its wall clock minus the host's, which may be wrong on purpose.
+    clock_offset_ns: int
 
 
 def require_forkable(session: Session) -> None:
@@ -51,7 +54,7 @@ def require_forkable(session: Session) -> None:
         )
 
 
-async def freeze(session: Session, state: int, clock_offset_ns: int) -> Frozen:
+async def freeze(session: Session, state: int) -> Frozen:
     """Copy the machine into the file `state` and leave its images as they are.
 
     Its clock stands still with it, and then is as far from the host's as before: many copies would
@@ -70,6 +73,8 @@ async def freeze(session: Session, state: int, clock_offset_ns: int) -> Frozen:
     try:
         await in_thread(chain.make_overlays, after)
         await in_thread(session.ledger.write, spec=to_json(after))
+        # Not before: a clock that somebody sets meanwhile would be set back.
+        offset = await clock_offset(machine.lifeline)
         await machine.capture(wanted)
     except BaseException:
         if not wanted.switched:
@@ -78,8 +83,8 @@ async def freeze(session: Session, state: int, clock_offset_ns: int) -> Frozen:
                 await in_thread(chain.sweep, before, pinned(session.ledger.paths))
         raise
     log.info("%s was copied; it stood still for %.0f ms", session.id, wanted.pause_ms)
-    await session.put_clock(machine, clock_offset_ns)
-    return Frozen(spec=before, pause_ms=wanted.pause_ms)
+    await session.put_clock(machine, offset)
+    return Frozen(spec=before, pause_ms=wanted.pause_ms, clock_offset_ns=offset)
 
 
 async def shorten(session: Session) -> None:
