@@ -241,14 +241,20 @@ async def test_a_version_whose_pause_is_broken_is_stopped_as_a_process(
     def stopped() -> bool:
         return "State:\tT" in Path(f"/proc/{pid}/status").read_text()
 
+    async def becomes(wanted: bool) -> None:
+        """A signal is there before what it does: a process stops when it next runs."""
+        async with asyncio.timeout(PATIENCE):
+            while stopped() is not wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
     assert not stopped()
     await machine.pause()
-    assert stopped()
+    await becomes(True)
     await machine.release()
     again = await driver.adopt(spec, machine.process)
     assert again.state is State.PAUSED
     await again.resume()
-    assert not stopped()
+    await becomes(False)
     await again.wait_lifeline()
     assert (await again.lifeline.run(["echo", "on"])).stdout == b"on\n"
     # And one that stands still can be ended, and booted again.
