@@ -28,14 +28,15 @@ from bugbox.errors import (
     UserError,
 )
 from bugbox.host.bridge import in_thread
-from bugbox.host.proc import Process, spawn
+from bugbox.host.proc import Process, spawn, start_time
 from bugbox.machine.driver import Machine
 from bugbox.machine.firecracker import driver as firecracker
+from bugbox.machine.firecracker import warden as wardens
 from bugbox.machine.firecracker.config import Names, arguments, requests
 from bugbox.machine.firecracker.driver import FirecrackerDriver
 from bugbox.machine.firecracker.jail import Jails
 from bugbox.machine.firecracker.version import Version
-from bugbox.machine.firecracker.warden import _remove
+from bugbox.machine.firecracker.warden import _end_all_of, _remove
 from bugbox.machine.spec import Drive, Kernel, MachineSpec, Nic
 from bugbox.machine.state import State
 
@@ -337,10 +338,18 @@ async def test_a_term_ends_both(spec: MachineSpec, tmp_path: Path, monkeypatch: 
 class Bare:
     """A warden, and connections to it."""
 
-    def __init__(self, folder: Path, script: str, stale: Sequence[str] = (), log: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        script: str,
+        stale: Sequence[str] = (),
+        log: str = "",
+        uid: int | None = None,
+    ) -> None:
         argv = ["/bin/sh", "-c", script]
         told = folder / "argv.json"
         facts = {"argv": argv, "folder": str(folder), "stale": list(stale), "log": log}
+        facts["uid"] = uid
         told.write_text(json.dumps(facts))
         servers = []
         for name in ("control", "console"):
@@ -467,6 +476,58 @@ def test_one_that_ends_well_is_started_again_and_not_too_often(folder: Path):
     assert seen.count(b'"reset"') <= time.monotonic() - began
 
 
+def test_a_writer_that_it_left_behind_does_not_hold_us_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It writes for ever into what was its output."""
+    read = 0
+
+    def more(fd: int, take: object) -> bool:
+        nonlocal read
+        read += 1
+        assert read < 10_000
+        return True
+
+    with socket.socket(socket.AF_UNIX) as control, socket.socket(socket.AF_UNIX) as console:
+        warden = wardens.Warden(["/bin/true"], str(folder), [], control, console)
+        monkeypatch.setattr(warden, "_read", more)
+        warden._start()
+        warden._ended()
+        assert warden.state == "off" and warden._due > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to run as another user")
+def test_what_a_jailed_one_left_is_ended_before_the_next_begins(folder: Path):
+    uid = 1_900_310_000 + os.getpid() % 10_000
+    script = (
+        f"setpriv --reuid {uid} --clear-groups -- sleep 1000 </dev/null >/dev/null 2>&1 &"
+        f' while [ "$(stat -c %u /proc/$!)" != {uid} ]; do sleep 0.01; done; echo "is $!."'
+    )
+    bare = Bare(folder, script, uid=uid)
+    said = b""
+    try:
+        control, console = bare.connect("control"), bare.connect("console")
+        said += read_until(console, b".\n")
+        assert b'"reset"' in read_until(control, b'"reset"')
+        first = int(said.split()[1].rstrip(b"."))
+        assert start_time(first) is None
+        said += read_until(console, b".\n")
+    finally:
+        bare.end()
+        assert _end_all_of(uid) == []
+
+
+def test_it_is_not_started_beside_what_does_not_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(wardens, "_end_all_of", lambda uid: [7])
+    with socket.socket(socket.AF_UNIX) as control, socket.socket(socket.AF_UNIX) as console:
+        argv = ["/bin/sh", "-c", f"touch {folder}/started"]
+        assert wardens.Warden(argv, str(folder), [], control, console, 1_900_310_000).run() == 1
+    assert capfd.readouterr().out == "process 7 of an earlier boot does not end\n"
+    assert not (folder / "started").exists()
+
+
 def test_words_that_are_none_change_nothing(folder: Path):
     bare = Bare(folder, "echo begun; exec sleep 1000")
     try:
@@ -494,6 +555,10 @@ def test_what_lies_in_the_way_is_removed_and_no_link_out_of_the_jail_is_followed
     assert (outside / "kvm").exists()
     assert sorted(path.name for path in root.iterdir()) == ["dev", "net"]
     assert not list((root / "net").iterdir())
+    # A folder where a file was, and no folder at all.
+    _remove(str(root), "net")
+    _remove(str(folder / "gone"), "api")
+    assert (root / "net").is_dir()
 
 
 def test_a_jailed_ones_log_comes_through_a_fifo(folder: Path):

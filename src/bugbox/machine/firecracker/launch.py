@@ -44,6 +44,8 @@ class _Place:
     stale: tuple[str, ...]
     #: A FIFO that takes its log; empty: it comes out on its own stream.
     log: str = ""
+    #: The jail's user, who has no other process.
+    uid: int | None = None
 
 
 def launch(
@@ -73,6 +75,7 @@ def launch(
         "folder": str(place.folder),
         "stale": place.stale,
         "log": place.log,
+        "uid": place.uid,
         "config": config,
     }
     paths.argv.write_text(json.dumps(record, indent=1) + "\n")
@@ -138,7 +141,7 @@ def _jailed(spec: MachineSpec, paths: SessionPaths, jail: Jail) -> _Place:
     paths.vsock.symlink_to(vsock)
     made = (*_MADE_BY_JAILER, jail.program, f"{jail.program}.pid")
     stale = (api.name, vsock.name, *made)
-    return _Place(jail.argv, "", names, jail.root, stale, str(log))
+    return _Place(jail.argv, "", names, jail.root, stale, str(log), jail.uid)
 
 
 def _kernel(spec: MachineSpec) -> tuple[Path, Path | None]:

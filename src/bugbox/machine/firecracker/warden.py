@@ -43,6 +43,10 @@ _LINE = 4096
 _LOG_BYTES = 1 << 20
 #: A guest that reboots at once, over and over, does so once a second.
 _SHORTEST_BOOT = 1.0
+#: What is read at most of a Firecracker that has ended: a pipe holds no more, and whoever it left
+#: behind may write for ever.
+_LAST_BYTES = 1 << 20
+_GONE_SECONDS = 10.0
 
 
 class Warden:
@@ -55,8 +59,11 @@ class Warden:
         stale: list[str],
         control: socket.socket,
         console: socket.socket,
+        uid: int | None = None,
     ) -> None:
         self.argv, self.folder, self.stale = argv, folder, stale
+        #: The user of its jail, who has no process but what Firecracker started.
+        self.uid = uid
         self.state = "off"
         self.status: int | None = None
         self._select = selectors.DefaultSelector()
@@ -87,8 +94,8 @@ class Warden:
                     key.data()
             if self._due and time.monotonic() >= self._due:
                 self._due = 0.0
-                self._start()
-                self._say({"event": "reset", "by": "guest"})
+                if self._start():
+                    self._say({"event": "reset", "by": "guest"})
         return self.status
 
     def read_log(self, fifo: str) -> None:
@@ -108,7 +115,11 @@ class Warden:
 
     # Firecracker's process.
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        # The next one has the same user: nothing of the last may be there, or be in its way.
+        if self.uid is not None and (left := _end_all_of(self.uid)):
+            self._die(f"process {left[0]} of an earlier boot does not end", 1)
+            return False
         for name in self.stale:
             _remove(self.folder, name)
         stdin, self._input = os.pipe()
@@ -126,6 +137,7 @@ class Warden:
         self._watch(errors, lambda: self._read(errors, self._log))
         self._watch(pidfd, self._ended)
         self.state, self._then, self._began = "running", "", time.monotonic()
+        return True
 
     def _stop(self, then: str) -> None:
         self._then, self._due = then, 0.0
@@ -139,8 +151,9 @@ class Warden:
         self._pid = 0
         _, output, errors, _ = self._fds
         for fd, take in ((output, self._console), (errors, self._log)):
-            while self._read(fd, take):
-                pass
+            for _ in range(_LAST_BYTES // _READ):
+                if not self._read(fd, take):
+                    break
         for fd in self._fds:
             self._forget(fd)
             os.close(fd)
@@ -154,15 +167,18 @@ class Warden:
         elif then in ("off", "halt"):
             self._say({"event": "off" if then == "off" else "halted"})
         elif then == "reset":
-            self._start()
-            self._say({"event": "reset", "by": "host"})
+            if self._start():
+                self._say({"event": "reset", "by": "host"})
         elif status == 0:
             # A reboot, or a panic, which ends in one.
             self._due = max(time.monotonic(), self._began + _SHORTEST_BOOT)
         else:
-            self._log(f"Firecracker ended with status {status}\n".encode())
-            self._say({"event": "died", "status": status})
-            self.status = 1
+            self._die(f"Firecracker ended with status {status}", status)
+
+    def _die(self, why: str, status: int) -> None:
+        self._log(f"{why}\n".encode())
+        self._say({"event": "died", "status": status})
+        self.status = 1
 
     # What it prints.
 
@@ -298,30 +314,69 @@ class Warden:
 def _remove(folder: str, name: str) -> None:
     """Remove `name` below a folder in which the one that has ended may have made links of any kind.
 
-    No link is followed: it would lead out of a jail.
+    No link is followed: it would lead out of a jail. What cannot be removed is what the next start
+    complains of.
     """
     *above, last = name.split("/")
-    at = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        at = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        return
     try:
         for part in above:
             below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
             os.close(at)
             at = below
         os.unlink(last, dir_fd=at)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         pass
     finally:
         os.close(at)
 
 
+def _end_all_of(uid: int) -> list[int]:
+    """Kill every process of a user, again until there is none; return those that do not end."""
+    until = time.monotonic() + _GONE_SECONDS
+    while (left := _all_of(uid)) and time.monotonic() < until:
+        for pid in left:
+            # It may be another's by now, whom only a handle tells from the one that we saw.
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                continue
+            try:
+                if _runs_as(pid, uid):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            except OSError:
+                pass
+            finally:
+                os.close(pidfd)
+        time.sleep(0.005)
+    return left
+
+
+def _all_of(uid: int) -> list[int]:
+    pids = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
+    return [pid for pid in pids if _runs_as(pid, uid)]
+
+
+def _runs_as(pid: int, uid: int) -> bool:
+    """Whether a process has the user in any way, and is no zombie."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    facts = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+    return str(uid) in facts.get("Uid", ()) and facts.get("State", ["X"])[0] not in "ZX"
+
+
 def main(argv: list[str]) -> int:
     """Run `warden FILE CONTROL CONSOLE`: what to start, and two listening sockets."""
     told = json.loads(Path(argv[0]).read_text())
-    sockets = []
     for number in argv[1:3]:
         os.set_inheritable(int(number), False)
-        sockets.append(socket.socket(fileno=int(number)))
-    warden = Warden(told["argv"], told["folder"], told["stale"], *sockets)
+    control, console = (socket.socket(fileno=int(number)) for number in argv[1:3])
+    warden = Warden(told["argv"], told["folder"], told["stale"], control, console, told["uid"])
     if told["log"]:
         warden.read_log(told["log"])
     # A signal is seen between two events, so it must make one.
