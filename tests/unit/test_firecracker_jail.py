@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -170,6 +173,45 @@ def test_a_group_is_read_again_until_nothing_is_in_it(
     finally:
         late.kill()
         late.wait_gone(30)
+
+
+def test_a_jail_is_removed_while_others_take_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = jail.Jails(tmp_path / "jails", tmp_path / "leases", users=4)
+    one, two = tmp_path / "one", tmp_path / "two"
+    taken: list[int] = []
+
+    def remove(name: str) -> None:
+        # One of the same process would wait for ever for a lock that we hold.
+        lock = os.open(tmp_path / "leases/user ids for jails.lock", os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(lock)
+        taken.append(made.take_uid(two))
+
+    monkeypatch.setattr(jail, "_remove_groups", remove)
+    first = made.take_uid(one)
+    made.clear(one)
+    made.give_back(one)
+    assert len(taken) == 2 and first not in taken
+
+
+def test_who_comes_second_ends_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user may be another jail's by then."""
+    made = jail.Jails(tmp_path / "jails", tmp_path / "leases", users=4)
+    owner = tmp_path / "one"
+    made.take_uid(owner)
+    removed: list[Path] = []
+    monkeypatch.setattr(made, "_remove", lambda owner, uid: removed.append(owner))
+    second = threading.Thread(target=made._end_stale, args=(owner,))
+    with made._alone(owner) as lease:
+        assert lease is not None
+        second.start()
+        made._leases.end(owner)
+        second.join(0.2)
+        assert second.is_alive()
+    second.join(60)
+    assert not second.is_alive() and removed == []
 
 
 def test_one_jail_that_is_stuck_keeps_no_other(

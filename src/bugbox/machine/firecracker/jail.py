@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import re
 import shutil
 import stat
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -116,35 +118,28 @@ class Jails:
         self.base = base
         self._first_uid = first_uid
         self._leases = Leases(leases, _KIND, users)
+        self._locks = leases / "jails.lock"
 
     def take_uid(self, owner: Path) -> int:
         """Lease a user that no other jail of this host has. OutOfResources when there is none."""
-        with self._leases.locked() as book:
-            lease = book.take(owner, self._leases.size, {})
-            if lease is None:
-                for each in book.all():
-                    if each.stale:
-                        with _or_later(f"jail of {each.owner.name}"):
-                            self._remove(each.owner, _uid(each))
-                            book.end(each.owner)
-                lease = book.take(owner, self._leases.size, {})
-            if lease is None:
-                raise self._leases.full("stop a machine, or run bugbox gc")
-            uid = self._first_uid + lease.number
-            book.take(owner, self._leases.size, {"uid": uid})
-            return uid
+        uid = self._lease(owner)
+        if uid is None:
+            for each in self._stale():
+                self._end_stale(each)
+            uid = self._lease(owner)
+        if uid is None:
+            raise self._leases.full("stop a machine, or run bugbox gc")
+        return uid
 
     def give_back(self, owner: Path) -> None:
         """Kill what runs in the owner's jail, and remove it; nothing there is fine."""
-        with self._leases.locked() as book:
-            lease = book.of(owner)
+        with self._alone(owner) as lease:
             self._remove(owner, None if lease is None else _uid(lease))
-            book.end(owner)
+            self._leases.end(owner)
 
     def clear(self, owner: Path) -> None:
         """Remove what an earlier start left in the owner's jail; the user stays leased."""
-        with self._leases.locked() as book:
-            lease = book.of(owner)
+        with self._alone(owner) as lease:
             self._remove(owner, None if lease is None else _uid(lease))
 
     def end(self, owner: Path) -> None:
@@ -152,26 +147,18 @@ class Jails:
 
         A jailed VMM does not die with its warden: the kernel forgets that when it changes its user.
         """
-        with self._leases.locked() as book:
-            lease = book.of(owner)
-        # The owner is there, so the user is its own for as long as this takes.
-        if lease is not None:
-            _end_processes_of(self._name(owner), _uid(lease))
+        with self._alone(owner) as lease:
+            if lease is not None:
+                _end_processes_of(self._name(owner), _uid(lease))
 
     def sweep(self) -> list[str]:
         """Remove the jails of sessions that are gone; return what was removed.
 
         One that cannot be removed yet keeps its user, and nobody from the others.
         """
-        removed = []
+        mine = [owner for owner in self._stale() if self._is_mine(owner)]
+        removed = [f"jail of {owner.name}" for owner in mine if self._end_stale(owner)]
         with self._leases.locked() as book:
-            mine = [lease for lease in book.all() if self._is_mine(lease.owner)]
-            for lease in mine:
-                if lease.stale:
-                    with _or_later(f"jail of {lease.owner.name}") as what:
-                        self._remove(lease.owner, _uid(lease))
-                        book.end(lease.owner)
-                        removed.append(what)
             known = {self._name(lease.owner) for lease in book.all()}
             for folder in self._folders():
                 if folder.name not in known:
@@ -181,6 +168,48 @@ class Jails:
                         _remove_root(folder)
                         removed.append(what)
         return removed
+
+    def _lease(self, owner: Path) -> int | None:
+        with self._leases.locked() as book:
+            lease = book.take(owner, self._leases.size, {})
+            if lease is None:
+                return None
+            uid = self._first_uid + lease.number
+            book.take(owner, self._leases.size, {"uid": uid})
+            return uid
+
+    def _stale(self) -> list[Path]:
+        with self._leases.locked() as book:
+            return [lease.owner for lease in book.all() if lease.stale]
+
+    def _end_stale(self, owner: Path) -> bool:
+        """Remove the jail of an owner that is gone; False: it cannot be, or somebody else has."""
+        with _or_later(f"jail of {owner.name}"), self._alone(owner) as lease:
+            if lease is not None and lease.stale:
+                self._remove(owner, _uid(lease))
+                self._leases.end(owner)
+                return True
+        return False
+
+    @contextlib.contextmanager
+    def _alone(self, owner: Path) -> Iterator[Lease | None]:
+        """Have one jail alone, and yield its lease, which nobody else can end meanwhile.
+
+        What takes long is done so, and not under the lock of all leases. A lease's end must not
+        overtake it: the user would be another jail's, and that one's processes be killed.
+        """
+        self._locks.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        lock = os.open(self._locks, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # One byte for each owner, far behind the file's end.
+            at = int(tag(owner), 16)
+            wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+            fcntl.fcntl(lock, fcntl.F_OFD_SETLKW, wanted)
+            with self._leases.locked() as book:
+                lease = book.of(owner)
+            yield lease
+        finally:
+            os.close(lock)
 
     def _is_mine(self, owner: Path) -> bool:
         """Leases are the whole host's; a jail's folder is known by its own state directory."""
