@@ -3,6 +3,7 @@
 
 import asyncio
 import gc
+import logging
 import random
 import resource
 import socket
@@ -504,6 +505,9 @@ async def test_a_hundred_thousand_frames_of_a_fuzzing_guest(
 ) -> None:
     handled = broken = 0
     original = Connection._handle
+    # pytest keeps each line that is logged, ten thousand of them here where a test before has
+    # turned the logger up.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
 
     def counting(self: Connection, got: Frame) -> None:
         nonlocal handled
