@@ -10,7 +10,9 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import anyio
 import pytest
@@ -25,10 +27,12 @@ from bugbox.errors import (
     StateError,
     UserError,
 )
+from bugbox.machine.lifeline.command import Result
 from bugbox.machine.state import State
 from bugbox.session import prepare, record
 from bugbox.session.guard import NEEDED, look
 from bugbox.session.manager import Manager
+from bugbox.session.ready import goes_down
 from bugbox.session.session import Session
 from bugbox.session.terminal import Login, Note, Seat
 
@@ -632,6 +636,20 @@ def test_systemd_is_asked_again_when_it_takes_too_long(
         assert left == []
 
     managed(made, work)
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        (Result(0, None, b"running\n", b""), False),
+        (Result(1, None, b"stopping\n", b""), True),
+        (Result(None, signal.SIGTERM, b"", b""), None),
+        (Result(None, None, b"", b"", timed_out=True), None),
+    ],
+)
+def test_who_asks_while_all_are_ended_asks_again(result: Result, told: bool | None) -> None:
+    lifeline: Any = SimpleNamespace(run=AsyncMock(return_value=result))
+    assert anyio.run(goes_down, lifeline, 1.0) is told
 
 
 def test_ps_shows_what_is_being_made_and_no_puzzle_for_a_bare_machine(made: World) -> None:

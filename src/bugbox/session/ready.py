@@ -148,12 +148,15 @@ async def _wait_for_other_init(boot: Boot) -> tuple[str, ...]:
 
 
 async def goes_down(lifeline: Lifeline, timeout: float) -> bool | None:
-    """Whether process 1 says that it is powering off or rebooting; None: not within `timeout` s.
+    """Whether process 1 says that it is powering off or rebooting; None: ask again.
+
+    That is when it said nothing within `timeout` s, or somebody ended the question: an init that
+    goes down sends all that runs SIGTERM.
 
     GuestError when the lifeline does not answer.
     """
     result = await lifeline.run(["systemctl", "is-system-running"], timeout=timeout, limit=4096)
-    if result.timed_out:
+    if result.timed_out or result.signal is not None:
         return None
     word = result.stdout.strip()
     if word != b"offline" and result.code not in _HOPELESS:
