@@ -641,10 +641,10 @@ def test_systemd_is_asked_again_when_it_takes_too_long(
 @pytest.mark.parametrize(
     ("result", "told"),
     [
-        (Result(0, None, b"running\n", b""), False),
-        (Result(1, None, b"stopping\n", b""), True),
-        (Result(None, signal.SIGTERM, b"", b""), None),
-        (Result(None, None, b"", b"", timed_out=True), None),
+        (Result(status=0, signal=None, stdout=b"running\n", stderr=b""), False),
+        (Result(status=1, signal=None, stdout=b"stopping\n", stderr=b""), True),
+        (Result(status=None, signal=signal.SIGTERM, stdout=b"", stderr=b""), None),
+        (Result(status=None, signal=None, stdout=b"", stderr=b"", timed_out=True), None),
     ],
 )
 def test_who_asks_while_all_are_ended_asks_again(result: Result, told: bool | None) -> None:
