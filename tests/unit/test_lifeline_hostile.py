@@ -501,13 +501,14 @@ def resident() -> int:
 
 
 async def test_a_hundred_thousand_frames_of_a_fuzzing_guest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     handled = broken = 0
     original = Connection._handle
     # pytest keeps each line that is logged, ten thousand of them here where a test before has
     # turned the logger up.
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
+    request.addfinalizer(lambda: logging.disable(logging.NOTSET))
 
     def counting(self: Connection, got: Frame) -> None:
         nonlocal handled
