@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from bugbox.machine.qemu import gate, gatekeeper
 from bugbox.machine.qemu.gate import Order, known, resolved
 from bugbox.machine.qemu.gatekeeper import answer, question, serve
-from bugbox.machine.qemu.lookup import looked_up
+from bugbox.network.around import is_ours
+from bugbox.network.lookup import looked_up
 
 #: This host itself, as an owner may allow.
 THERE = "127.0.0.1"
@@ -106,8 +108,8 @@ def test_private_addresses_are_left_out(capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_public_address_of_this_host_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gate._is_ours("127.0.0.1") and not gate._is_ours("1.1.1.1")
-    monkeypatch.setattr(gate, "_is_ours", lambda address: address == "1.1.1.1")
+    assert is_ours(IPv4Address("127.0.0.1")) and not is_ours(IPv4Address("1.1.1.1"))
+    monkeypatch.setattr(gate, "is_ours", lambda address: str(address) == "1.1.1.1")
     assert resolved(order("1.1.1.1:22", "1.0.0.1:22", private=False)) == {
         "1.1.1.1": [],
         "1.0.0.1": [("1.0.0.1", 22)],

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from bugbox.errors import HostError, UserError
 from bugbox.network.firewall import Egress
+from bugbox.network.lookup import looked_up
 from bugbox.network.subnet import is_private
 
 __all__ = ["egress_of"]
@@ -43,8 +43,7 @@ def egress_of(asked: str | tuple[str, ...], lookup: Lookup | None = None) -> Egr
 
 
 def _lookup(host: str) -> list[IPv4Address]:
-    try:
-        found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
-    except OSError as error:
-        raise HostError(f"network.egress: {host}: {error.strerror or error}") from error
-    return sorted({IPv4Address(each[4][0]) for each in found})
+    found, failed = looked_up([host])
+    if host in failed:
+        raise HostError(f"network.egress: {host}: {failed[host]}")
+    return sorted({*map(IPv4Address, found[host])})

@@ -61,7 +61,8 @@ async def clone_up(
             await _answered(boot, watch, of.stored)
         with watch.stage("identity"):
             async with _limited("get its identity", limit):
-                await rejuvenate(machine.lifeline, _identity(ledger, of.stored, bool(spec.nics)))
+                who = _identity(ledger, of.stored, bool(spec.nics))
+                await rejuvenate(machine.lifeline, who, stirred=True)
         if plan.session:
             await _run_session(boot, plan, watch)
             await _answered(boot, watch, of.stored)

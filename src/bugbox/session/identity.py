@@ -62,15 +62,18 @@ async def introduce(lifeline: Lifeline, id: str) -> None:
     await set_clock(lifeline, 0)
 
 
-async def rejuvenate(lifeline: Lifeline, identity: Identity) -> None:
-    """Make a clone somebody of its own; GuestError when any part of it cannot be done."""
+async def rejuvenate(lifeline: Lifeline, identity: Identity, *, stirred: bool = False) -> None:
+    """Make a clone somebody of its own; GuestError when any part of it cannot be done.
+
+    One that is `stirred` has random numbers of its own already.
+    """
     begun = lifeline.hello
     keys = asyncio.ensure_future(in_thread(_make_keys, identity.host_keys))
     try:
-        await asyncio.gather(
-            stir(lifeline), lifeline.identity(identity.hostname, secrets.token_hex(16))
-        )
-        # After them: the agent does one thing at a time, and its answer must not wait for them.
+        if not stirred:
+            await stir(lifeline)
+        await lifeline.identity(identity.hostname, secrets.token_hex(16))
+        # After it: the agent does one thing at a time, and its answer must not wait for that.
         await set_clock(lifeline, identity.clock_offset_ns)
         if identity.host_keys:
             await _put_keys(lifeline, await keys)

@@ -14,6 +14,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 
@@ -258,31 +259,26 @@ async def log_in(boot: Boot, user: str) -> None:
 
 async def sit_down(boot: Boot, user: str) -> Terminal:
     """Log in as the learner and wait until the shell has answered: it is at its prompt then."""
-    try:
-        async with asyncio.timeout(max(boot.left, 0.1)):
-            terminal = await boot.lifeline.terminal(
-                user=user, rows=_LOGIN_ROWS, cols=_LOGIN_COLS, term="dumb", recorded=False
-            )
-    except TimeoutError:
-        raise boot.failed(f"{user} could not log in in time") from None
-    except GuestError as error:
-        raise boot.failed(f"{user} cannot log in: {error}") from error
-    await _asked(boot, terminal, "", prompted=False)
-    return terminal
+    return await _opened(boot, user, "log in", recorded=False)
 
 
 async def sit_aside(boot: Boot, user: str) -> Terminal:
     """As `sit_down`, in the learner's shell without a login: nothing of it is left when it ends."""
+    return await _opened(boot, user, "start a shell", argv=_OWN_SHELL)
+
+
+async def _opened(boot: Boot, user: str, what: str, **shell: Any) -> Terminal:
+    """Open a terminal; the shell in it has answered then. One of our own has no prompt to await."""
     try:
         async with asyncio.timeout(max(boot.left, 0.1)):
             terminal = await boot.lifeline.terminal(
-                user=user, rows=_LOGIN_ROWS, cols=_LOGIN_COLS, term="dumb", argv=_OWN_SHELL
+                user=user, rows=_LOGIN_ROWS, cols=_LOGIN_COLS, term="dumb", **shell
             )
     except TimeoutError:
-        raise boot.failed(f"{user}'s shell did not start in time") from None
+        raise boot.failed(f"{user} could not {what} in time") from None
     except GuestError as error:
-        raise boot.failed(f"{user}'s shell does not start: {error}") from error
-    await _asked(boot, terminal, "", prompted=True)
+        raise boot.failed(f"{user} cannot {what}: {error}") from error
+    await _asked(boot, terminal, "", prompted="argv" in shell)
     return terminal
 
 

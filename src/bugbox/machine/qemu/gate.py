@@ -17,7 +17,6 @@ of a socket that only PROGRAM holds. It needs root, or user namespaces.
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import json
 import os
 import signal
@@ -26,10 +25,13 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from bugbox.host import libc
 from bugbox.machine.qemu.gatekeeper import serve
+from bugbox.network.around import is_ours
+from bugbox.network.resolver import parse_servers
 
 __all__ = ["Order", "known", "main", "resolved", "routed"]
 
@@ -99,7 +101,8 @@ def resolved(order: Order) -> dict[str, list[tuple[str, int]]]:
         if len(addresses) > most:
             _say(f"{goal} has {len(addresses)} addresses: all but {most} are left out")
         for address in addresses[:most]:
-            public = ipaddress.ip_address(address).is_global and not _is_ours(address)
+            where = IPv4Address(address)
+            public = where.is_global and not is_ours(where)
             if order.private or public:
                 found.append((address, int(port)))
             else:
@@ -107,31 +110,12 @@ def resolved(order: Order) -> dict[str, list[tuple[str, int]]]:
     return table
 
 
-def _is_ours(address: str) -> bool:
-    """Whether an address is one of this host's, public or not."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.bind((address, 0))
-        except OSError:
-            return False
-    return True
-
-
 def _name_servers() -> list[str]:
     """Return the host's IPv4 name servers; slirp asks the first of them."""
-    found = []
     try:
-        lines = _RESOLV.read_text(errors="replace").splitlines()
+        return [*map(str, parse_servers(_RESOLV.read_text(errors="replace")))]
     except OSError:
-        lines = []
-    for line in lines:
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            try:
-                found.append(str(ipaddress.IPv4Address(words[1])))
-            except ValueError:
-                continue
-    return found
+        return []
 
 
 def _in_the_background(work: object) -> None:
@@ -205,7 +189,7 @@ def _set_up(addresses: Sequence[str]) -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         for address in addresses:
-            if not ipaddress.ip_address(address).is_loopback:
+            if not IPv4Address(address).is_loopback:
                 netlink.send(routed(address))
                 number = struct.unpack_from("i", netlink.recv(4096), 16)[0]
                 if number:

@@ -20,9 +20,9 @@ from bugbox.host.proc import Process, find, spawn
 from bugbox.machine.qemu import gate
 from bugbox.machine.qemu.cmdline import Descriptors, Platform, arguments, drive_nodes
 from bugbox.machine.qemu.gate import Order
-from bugbox.machine.qemu.lookup import looked_up
 from bugbox.machine.sockets import listen
 from bugbox.machine.spec import MachineSpec
+from bugbox.network.lookup import looked_up
 from bugbox.paths import SessionPaths
 
 __all__ = ["launch"]
